@@ -1,0 +1,109 @@
+"""The `groundwire score` command."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from groundwire.errors import GroundwireError
+
+if TYPE_CHECKING:
+    from groundwire.batch.score import Summary
+
+
+@click.command()
+@click.argument("source", metavar="IN", type=click.Path(allow_dash=True))
+@click.option(
+    "-o",
+    "--output",
+    "target",
+    metavar="OUT",
+    required=True,
+    type=click.Path(),
+    help="JSONL file to write the verdicts to.",
+)
+@click.option(
+    "--artifact", metavar="FOLDER", help="Detector to score with. [default: the one that ships with Groundwire]"
+)
+@click.option(
+    "--model", metavar="MODEL", help="Folder or Hugging Face id of the model to read. [default: the detector's]"
+)
+@click.option(
+    "--threshold",
+    metavar="NUMBER",
+    type=click.FloatRange(0, 1),
+    help="Flag rows with a score above this. [default: the detector's]",
+)
+@click.option("--tokens", is_flag=True, help="Write the score of every token as well.")
+@click.option("--overwrite", is_flag=True, help="Replace OUT, or what an interrupted run left in OUT.partial.")
+def score(
+    source: str,
+    target: str,
+    artifact: str | None,
+    model: str | None,
+    threshold: float | None,
+    tokens: bool,
+    overwrite: bool,
+) -> None:
+    """Say for every answer in IN whether it stays with its passages.
+
+    IN is a JSONL file, one JSON object per line ("-" reads standard input). Each line holds the answer and what was
+    asked, the passages included, in one of three ways:
+
+    \b
+      {"id": 1, "prompt": "...", "response": "..."}
+      {"id": 1, "messages": [{"role": "user", "content": "..."}], "response": "..."}
+      {"id": 1, "context": ["...", "..."], "question": "...", "response": "..."}
+
+    Other fields are ignored. OUT gets one line per row, in the same order:
+
+    \b
+      {"id": 1, "hallucination": {"status": "checked", "score": 0.83, "flagged": true, "spans": [...], ...}}
+
+    The score is the probability that the answer is NOT faithful to its passages. A row that cannot be checked says
+    "not_checked" and why. Rows of one prompt are scored fastest when they stand together.
+
+    Rows are written to OUT.partial as they are finished; it becomes OUT when all are.
+
+    Exit code: 0 all rows were readable, 1 all rows were written but some of them could not be read, 2 the command
+    failed, 130 interrupted.
+    """
+    from groundwire.batch.reader import check_source
+    from groundwire.batch.score import score_file
+    from groundwire.batch.writer import check_target
+    from groundwire.detector import Detector
+
+    check_source(source)  # here as well, so that a wrong path fails before the model is loaded
+    check_target(target, source=source, overwrite=overwrite)
+    try:
+        detector = Detector.from_pretrained(artifact, model=model)
+        summary = score_file(detector, source, target, threshold=threshold, tokens=tokens, overwrite=overwrite)
+    except (GroundwireError, KeyboardInterrupt) as error:
+        for note in getattr(error, "__notes__", ()):
+            click.echo(note, err=True)
+        if isinstance(error, KeyboardInterrupt):
+            raise SystemExit(130) from error
+        raise
+    click.echo(report(summary, target), err=True)
+    if summary.invalid:
+        raise SystemExit(1)
+
+
+def report(summary: Summary, target: str) -> str:
+    """The summary as a few lines to read."""
+    flagged = f"{summary.flagged} ({summary.flagged / summary.checked:.1%} of checked)" if summary.checked else "0"
+    reasons = ", ".join(f"{count} {reason}" for reason, count in summary.not_checked.most_common())
+    speed = f"{summary.rows / summary.seconds:.1f} rows/s" if summary.seconds else "-"
+    lines = [
+        ("rows", str(summary.rows)),
+        ("checked", str(summary.checked)),
+        ("flagged", flagged),
+        ("not checked", f"{summary.not_checked.total()}" + (f" ({reasons})" if reasons else "")),
+        ("time", f"{summary.seconds:.1f} s, {speed}"),
+        ("written to", target),
+    ]
+    text = "\n".join(f"{name:<12} {value}" for name, value in lines)
+    if summary.invalid:
+        text += f"\n{summary.invalid} rows could not be read; their `detail` in {target} says why"
+    return text

@@ -1,0 +1,103 @@
+"""Reads a model's residual stream while it runs. The only file that registers hooks.
+
+`capture(model, "model.layers.18")` is a context manager: inside it every forward pass leaves the output of that
+submodule in `Capture.rows`; the hook is removed on exit whatever happens. With `stop=True` the pass ends at the
+hookpoint: later layers and the language-model head are not computed (caches of the earlier layers are filled).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from groundwire.errors import CaptureError
+
+
+class _Stop(Exception):
+    """Leaves the forward pass at the hookpoint."""
+
+
+class Capture:
+    """What one `capture` context saw.
+
+    `rows` is the hookpoint's output of the latest pass, `[batch, tokens, d_model]` in the model's own dtype.
+    """
+
+    def __init__(self, hookpoint: str, stop: bool) -> None:
+        self.hookpoint, self.stop = hookpoint, stop
+        self._rows: Tensor | None = None
+
+    def run(
+        self, forward: Callable[..., Any], *args: Any, **kwargs: Any
+    ) -> tuple[Float[Tensor, "batch tokens d"], Any]:
+        """Call `forward(*args, **kwargs)`; return the captured rows and its output (None where the pass was stopped).
+
+        Raises CaptureError where the hookpoint was not reached: nothing captured must never look like nothing found.
+        """
+        self._rows, output = None, None
+        with suppress(_Stop), torch.inference_mode():  # here, not around the context: a caller may yield inside it
+            output = forward(*args, **kwargs)
+        if self._rows is None:
+            raise CaptureError(
+                f"the forward pass never reached {self.hookpoint!r}",
+                expected="every pass runs the hookpoint's module",
+                remedy="check that the hookpoint belongs to the decoder and that the model is not compiled or fused",
+            )
+        return self._rows, output
+
+    def _hook(self, module: nn.Module, args: Any, output: Any) -> None:
+        self._rows = output[0] if isinstance(output, tuple) else output
+        if self.stop:
+            raise _Stop
+
+
+def find_module(model: nn.Module, hookpoint: str) -> nn.Module:
+    """The submodule at the dotted path `hookpoint`. Raises CaptureError naming near paths where there is none."""
+    modules = dict(model.named_modules())
+    if hookpoint in modules and hookpoint:
+        return modules[hookpoint]
+    blocks = [name for name in modules if name.rsplit(".", 1)[-1].isdigit()]
+    raise CaptureError(
+        f"the model has no submodule {hookpoint!r}",
+        expected=f"a dotted path such as {', '.join(blocks[:1] + blocks[-1:]) or 'model.layers.0'}",
+        remedy="pass hookpoint=... as model.named_modules() spells it",
+    )
+
+
+@contextmanager
+def capture(model: nn.Module, hookpoint: str, *, stop: bool = False) -> Iterator[Capture]:
+    """Hook `hookpoint` for the length of the context.
+
+    hookpoint: dotted submodule path; its output (or the first item of its output tuple) is `[batch, tokens, d_model]`.
+    stop: end each forward pass at the hookpoint.
+    """
+    seen = Capture(hookpoint, stop)
+    handle = find_module(model, hookpoint).register_forward_hook(seen._hook)
+    try:
+        yield seen
+    finally:
+        handle.remove()
+
+
+@contextmanager
+def substitute(model: nn.Module, hookpoint: str, function: Callable[[Tensor], Tensor]) -> Iterator[None]:
+    """For the length of the context, later layers see `function(rows)` instead of the hookpoint's output `rows`.
+
+    function: `[batch, tokens, d_model]` to the same shape; for interventions such as a dictionary's reconstruction.
+    """
+
+    def hook(module: nn.Module, args: Any, output: Any) -> Any:
+        if isinstance(output, tuple):
+            return (function(output[0]), *output[1:])
+        return function(output)
+
+    handle = find_module(model, hookpoint).register_forward_hook(hook)
+    try:
+        yield
+    finally:
+        handle.remove()

@@ -1,0 +1,65 @@
+"""The `groundwire` command. Commands are loaded when they are called, so `groundwire --help` is instant."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Mapping
+
+import click
+
+from groundwire import __version__
+from groundwire.errors import GroundwireError
+
+# name: (module, attribute, one line for the overview)
+COMMANDS = {
+    "demo": ("groundwire.demo", "demo", "Watch a small model answer from passages, and its answers being checked."),
+    "score": ("groundwire.batch.command", "score", "Score answers that exist: a JSONL file in, a JSONL file out."),
+    "train": ("groundwire.training.commands", "train", "Train a dictionary or a detector for your model and data."),
+}
+
+
+class LazyGroup(click.Group):
+    """A group whose commands are imported on first use; `commands` as in `COMMANDS`."""
+
+    def __init__(self, *args: object, lazy: Mapping[str, tuple[str, str, str]], **kwargs: object) -> None:
+        super().__init__(*args, **kwargs)  # type: ignore[arg-type]
+        self.lazy = lazy
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(self.lazy)
+
+    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
+        if name not in self.lazy:
+            return None
+        module, attribute, _ = self.lazy[name]
+        return getattr(importlib.import_module(module), attribute)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, line) for name, (_, _, line) in self.lazy.items()])
+
+
+@click.group(cls=LazyGroup, lazy=COMMANDS, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="groundwire")
+def cli() -> None:
+    """Does a language model's answer stay with the passages it was given?
+
+    Groundwire reads the model's own activations while it generates (or replays) an answer, and says how likely the
+    answer is unfaithful to its passages, which characters are, and why.
+
+    Start with `groundwire demo`.
+    """
+
+
+def main() -> None:
+    """Run the command line; a GroundwireError becomes its message and exit code 2."""
+    try:
+        cli(prog_name="groundwire")
+    except GroundwireError as error:
+        click.echo(f"groundwire: {error}", err=True)
+        sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,171 @@
+"""The detector: an artifact and an engine that runs its model. Scores answers that exist, or answers as they come."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from groundwire.abstention import abstained
+from groundwire.artifact import Artifact
+from groundwire.calibration import log_odds, prevalence_shift, sigmoid, threshold_for
+from groundwire.engines.base import Engine
+from groundwire.errors import CaptureError, InputError, PromptTooLong
+from groundwire.prompts import render, tokenize_response
+from groundwire.spans import find_spans
+from groundwire.types import Contribution, Detection, Example, Readout, Reason, Request, Step, Token, TokenScore
+
+DEFAULT_ARTIFACT = Path(__file__).parent / "pretrained" / "smollm2-135m-instruct-q4_1"
+DEFAULT_TARGET = "balanced_accuracy"
+
+
+class Detector:
+    """Scores whether answers stay with their passages.
+
+    Build it with `from_pretrained`. `threshold` is the score above which an answer counts as unfaithful.
+    """
+
+    def __init__(self, artifact: Artifact, engine: Engine, *, threshold: float) -> None:
+        self.artifact, self.engine, self.threshold = artifact, engine, threshold
+        self.id = artifact.id
+        self._about = {
+            "id": artifact.id,
+            "version": artifact.version,
+            "model": engine.model_id,
+            "hookpoint": artifact.hookpoint,
+            "same_model": True,
+        }
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        artifact: str | Path | None = None,
+        *,
+        model: str | Path | None = None,
+        engine: Engine | None = None,
+        threshold: float | None = None,
+        target: str = DEFAULT_TARGET,
+        prevalence: float | None = None,
+    ) -> Detector:
+        """Load an artifact and the model it belongs to.
+
+        artifact: folder; None for the embedded default. model: local folder or Hugging Face id where the artifact's own
+            model id is not what you have. engine: one that is already running, instead of `model`.
+        threshold: score above which an answer is flagged; None takes the artifact's for `target`.
+        prevalence: share of unfaithful answers you expect; scores (and the target's threshold) shift from the
+            artifact's reference share to it.
+        Raises ArtifactError where artifact and model do not belong together, ModelError or FetchError where the model
+        cannot be had, InputError on an unknown target.
+        """
+        loaded = Artifact.from_pretrained(artifact or DEFAULT_ARTIFACT)
+        shift = prevalence_shift(loaded.prevalence, prevalence)
+        if engine is None:
+            from groundwire.engines.reader import load_reader
+            from groundwire.engines.transformers import TransformersEngine
+
+            engine = TransformersEngine(load_reader(model or loaded.model), loaded.hookpoint)
+        loaded.check_engine(engine)
+        if threshold is None:
+            threshold = sigmoid(log_odds(threshold_for(loaded.thresholds, target)) + shift)
+        return cls(loaded.shifted(shift), engine, threshold=threshold)
+
+    @property
+    def tokenizer(self) -> Any:
+        return self.engine.tokenizer
+
+    def score(self, example: Example) -> Detection:
+        """Score one answer, as `score_batch` does."""
+        return self.score_batch([example])[0]
+
+    def score_batch(self, examples: Sequence[Example]) -> list[Detection]:
+        """Score answers, in order. Answers to the same prompt share its encoding.
+
+        A row that cannot be scored is `not_checked` with its reason; it never stops the others.
+        """
+        found: dict[int, Detection] = {}
+        groups: dict[tuple[int, ...], list[int]] = {}
+        for i, example in enumerate(examples):
+            if reason := _nothing_to_check(example.response):
+                found[i] = self.not_checked(reason)
+                continue
+            try:
+                groups.setdefault(tuple(render(self.tokenizer, example.messages)), []).append(i)
+            except InputError as error:
+                found[i] = self.not_checked("invalid_input", str(error))
+        for prompt, members in groups.items():
+            found.update(self._score_group(prompt, {i: examples[i].response for i in members}))
+        return [found[i] for i in range(len(examples))]
+
+    def stream(self, request: Request) -> Iterator[Step | Detection]:
+        """Generate an answer; yield each step as it comes and, last, the detection over all of it."""
+        text, tokens = "", []
+        for _, step in self.engine.generate([request], self.artifact.scorer):
+            text, tokens = text + step.text, tokens + list(step.tokens)
+            yield step
+            if step.readout is not None:
+                yield self.detect(step.readout, text, tokens)
+
+    def detect(self, readout: Readout, text: str, tokens: Sequence[Token]) -> Detection:
+        """Turn what scoring folded for one response into a detection."""
+        if reason := _nothing_to_check(text):
+            return self.not_checked(reason)
+        if not readout.finite:
+            return self.not_checked("capture_failed", "the model gave activations that are not finite numbers")
+        if readout.rows != len(tokens):
+            return self.not_checked("capture_failed", f"{readout.rows} rows for {len(tokens)} visible tokens")
+        scores = [
+            TokenScore(text[t.start : t.end], t.start, t.end, sigmoid(logit))
+            for t, logit in zip(tokens, readout.token_logits.tolist(), strict=True)
+        ]
+        return Detection(
+            status="checked",
+            score=sigmoid(readout.logit),
+            logit=readout.logit,
+            intercept=self.artifact.scorer.intercept,
+            contributions=self._contributions(readout, scores),
+            spans=find_spans(text, scores, self.artifact.spans),
+            tokens=tuple(scores),
+            detector=self._about,
+            forward_seconds=readout.forward_seconds,
+            check_seconds=readout.check_seconds,
+        )
+
+    def not_checked(self, reason: Reason, detail: str | None = None) -> Detection:
+        """A detection that says why there is none."""
+        return Detection(status="not_checked", reason=reason, detail=detail, detector=self._about)
+
+    def _score_group(self, prompt: Sequence[int], responses: Mapping[int, str]) -> dict[int, Detection]:
+        """Detections of all responses to one rendered prompt."""
+        tokens = {i: tokenize_response(self.tokenizer, response) for i, response in responses.items()}
+        fits = [i for i in responses if len(prompt) + len(tokens[i]) <= self.engine.context]
+        found = {
+            i: self.not_checked(
+                "prompt_too_long",
+                f"{len(prompt)} prompt and {len(tokens[i])} response tokens; context of {self.engine.context}",
+            )
+            for i in responses
+            if i not in fits
+        }
+        try:
+            readouts = self.engine.replay(prompt, [[t.id for t in tokens[i]] for i in fits], self.artifact.scorer)
+        except (CaptureError, PromptTooLong) as error:
+            return found | {i: self.not_checked("capture_failed", str(error)) for i in fits}
+        for i, readout in zip(fits, readouts, strict=True):
+            found[i] = self.detect(readout, responses[i], tokens[i])
+        return found
+
+    def _contributions(self, readout: Readout, tokens: Sequence[TokenScore]) -> tuple[Contribution, ...]:
+        """Every term that moved the logit, largest first, with the token at which it peaked."""
+        values, peaks = readout.contributions.tolist(), readout.peaks.tolist()
+        order = sorted(range(len(values)), key=lambda j: -abs(values[j]))
+        return tuple(
+            Contribution(self.artifact.terms[j], values[j], tokens[peaks[j]].token, tokens[peaks[j]].start)
+            for j in order
+            if values[j] != 0
+        )
+
+
+def _nothing_to_check(response: str) -> Reason | None:
+    if not response.strip():
+        return "empty_response"
+    return "abstained" if abstained(response) else None

@@ -1,0 +1,181 @@
+"""A public fake: a deterministic engine and detector without a model, for tests of what is built on Groundwire.
+
+Its tokens are words. The first dimension of its residual rows is 1 where a word of the response does not occur in the
+prompt, the second where it does, the others are noise that depends on the word alone. `fake_detector` therefore flags
+answers with words that are not in their passages, marks these words and names the term: small, but nothing is canned.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from groundwire.additive import Shapes
+from groundwire.artifact import Artifact, Probe
+from groundwire.detector import Detector
+from groundwire.engines.decoding import TextStream
+from groundwire.errors import PromptTooLong
+from groundwire.prompts import render
+from groundwire.sae import SparseEncoder
+from groundwire.scoring import Scorer, State
+from groundwire.spans import SpanRule
+from groundwire.types import FinishReason, Readout, Request, Step, Term, Token
+
+D_MODEL = 8
+CONTEXT = 2048
+HOOKPOINT = "model.layers.0"
+
+
+class FakeTokenizer:
+    """Words (with the white space before them) as tokens; ids are handed out as words are first seen."""
+
+    chat_template: str | None = "fake"
+    eos_token_id = 0
+
+    def __init__(self) -> None:
+        self._words: list[str] = ["<end>"]
+        self._ids: dict[str, int] = {}
+
+    def __call__(
+        self, text: str, add_special_tokens: bool = False, return_offsets_mapping: bool = False
+    ) -> dict[str, Any]:
+        matches = list(re.finditer(r"\s*(?:\w+|[^\w\s])|\s+", text))
+        encoded: dict[str, Any] = {"input_ids": [self._id(m.group()) for m in matches]}
+        return encoded | ({"offset_mapping": [m.span() for m in matches]} if return_offsets_mapping else {})
+
+    def apply_chat_template(self, messages: Sequence[Mapping[str, str]], **_: Any) -> str:
+        return "".join(f"{m['role']}: {m['content']}\n" for m in messages) + "assistant:"
+
+    def decode(self, ids: Sequence[int], **_: Any) -> str:
+        return "".join(self._words[i] for i in ids if i != self.eos_token_id)
+
+    def word(self, token_id: int) -> str:
+        return self._words[token_id].strip().lower()
+
+    def _id(self, word: str) -> int:
+        if word not in self._ids:
+            self._ids[word] = len(self._words)
+            self._words.append(word)
+        return self._ids[word]
+
+
+class FakeEngine:
+    """Answers each request with `answers[question]` where the last message contains that question, else by repeating
+    the beginning of the prompt. Rows are a pure function of prompt and response."""
+
+    model_id = "fake"
+    hookpoint = HOOKPOINT
+    context = CONTEXT
+    fingerprint: Mapping[str, str] = {"tokenizer": "fake", "chat_template": "fake"}
+
+    def __init__(self, answers: Mapping[str, str] | None = None) -> None:
+        self.answers = dict(answers or {})
+        self.tokenizer = FakeTokenizer()
+
+    def generate(self, requests: Sequence[Request], scorer: Scorer) -> Iterator[tuple[str, Step]]:
+        """See `Engine.generate`; requests advance in turn, a word each."""
+        streams = [self._stream(request, scorer) for request in requests]
+        live = list(zip(requests, streams, strict=True))
+        while live:
+            still = []
+            for request, stream in live:
+                step = next(stream)
+                yield request.id, step
+                if step.finish_reason is None:
+                    still.append((request, stream))
+            live = still
+
+    def replay(self, prompt: Sequence[int], responses: Sequence[Sequence[int]], scorer: Scorer) -> list[Readout]:
+        """See `Engine.replay`."""
+        self._check_length(len(prompt) + max(map(len, responses), default=0))
+        state = scorer.new_state(len(responses))
+        for i, ids in enumerate(responses):
+            if ids:
+                slots = torch.full((len(ids),), i)
+                scorer.fold(state, scorer.encode(self._rows(prompt, ids)), slots)
+        return [scorer.finish(state, i) for i in range(len(responses))]
+
+    def read(self, ids: Sequence[int]) -> Float[Tensor, "tokens d"]:
+        """See `Engine.read`."""
+        return self._rows([], ids)
+
+    def _stream(self, request: Request, scorer: Scorer) -> Iterator[Step]:
+        prompt = render(self.tokenizer, request.messages)
+        self._check_length(len(prompt) + request.sampling.max_tokens)
+        answer = self.tokenizer(self._answer(request))["input_ids"]
+        ids = answer[: request.sampling.max_tokens]
+        stream = TextStream(self.tokenizer, request.sampling.stop)
+        state, folded = scorer.new_state(1), 0
+        visible: list[Token] = []
+        text, tokens = "", tuple[Token, ...]()
+        for token_id in ids:
+            text, tokens = stream.push(token_id)
+            visible += tokens
+            if stream.stopped:
+                break
+            features = self._fold(scorer, state, prompt, visible[folded : len(visible) - 1])  # the last is no input yet
+            folded += len(features)
+            yield Step(text, tokens, features, scorer.logit(state, 0) if folded else None)
+            text, tokens = "", ()
+        rest, more = stream.close()
+        features = self._fold(scorer, state, prompt, [*visible[folded:], *more])
+        reason: FinishReason = "stop" if stream.stopped or len(ids) == len(answer) else "length"
+        yield Step(text + rest, (*tokens, *more), features, scorer.logit(state, 0), reason, scorer.finish(state, 0))
+
+    def _fold(self, scorer: Scorer, state: State, prompt: Sequence[int], tokens: Sequence[Token]) -> Tensor:
+        features = scorer.encode(self._rows(prompt, [t.id for t in tokens]))
+        scorer.fold(state, features, torch.zeros(len(features), dtype=torch.long))
+        return features
+
+    def _answer(self, request: Request) -> str:
+        asked = request.messages[-1]["content"]
+        for question, answer in self.answers.items():
+            if question in asked:
+                return answer
+        return " ".join(asked.split()[:12])
+
+    def _rows(self, prompt: Sequence[int], response: Sequence[int]) -> Float[Tensor, "tokens d"]:
+        known = {self.tokenizer.word(i) for i in prompt}
+        return (
+            torch.stack([self._row(self.tokenizer.word(i), known) for i in response])
+            if response
+            else torch.zeros(0, D_MODEL)
+        )
+
+    def _row(self, word: str, known: set[str]) -> Float[Tensor, " d"]:
+        absent = float(word.isalnum() and word not in known)
+        noise = hashlib.sha256(word.encode()).digest()[: D_MODEL - 2]
+        return torch.tensor([absent, 1 - absent, *(byte / 255 for byte in noise)])
+
+    def _check_length(self, tokens: int) -> None:
+        if tokens > self.context:
+            raise PromptTooLong(f"{tokens} tokens", expected=f"at most {self.context}", remedy="send less")
+
+
+def fake_detector(answers: Mapping[str, str] | None = None) -> Detector:
+    """A detector over a `FakeEngine`: words that are absent from the prompt make an answer unfaithful."""
+    engine = FakeEngine(answers)
+    terms = (Term("latent", "word absent from the prompt", 0), Term("latent", "word of the prompt", 1))
+    # Absent words add 4, words of the prompt take 1 away: a half is passed by one absent word.
+    shapes = Shapes(torch.full((2, 1), 0.5), torch.tensor([[0.0, 4.0], [0.0, -1.0]]), torch.zeros(2, 2))
+    encoder = SparseEncoder(weight=torch.eye(2, D_MODEL), bias=torch.zeros(2), threshold=None, rectify=False)
+    artifact = Artifact(
+        id="fake",
+        version="1",
+        model=engine.model_id,
+        fingerprint=engine.fingerprint,
+        hookpoint=HOOKPOINT,
+        scorer=Scorer(encoder, shapes, intercept=-1.0, token_intercept=-1.0),
+        terms=terms,
+        thresholds={"balanced_accuracy": 0.5},
+        prevalence=0.5,
+        spans=SpanRule(),
+        probe=Probe.record(engine),
+    )
+    return Detector(artifact, engine, threshold=0.5)

@@ -1,0 +1,209 @@
+"""The reader: the language model whose forward pass is read, with its tokenizer and what identifies both.
+
+`load_reader()` gives the embedded default; a folder or a Hugging Face id gives any other decoder-only model.
+transformers is imported when a reader is loaded, not with this module.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from groundwire.errors import GroundwireError, InputError, ModelError
+from groundwire.fetch import DEFAULT_MODEL, MANIFEST, ensure_model, sha256_of
+
+__all__ = ["DEFAULT_MODEL", "DTYPES", "Reader", "load_reader"]
+
+DTYPES = ("float32", "bfloat16", "float16")
+MIB = 1 << 20
+# Differ between releases of transformers that read the same model.
+VOLATILE_CONFIG = ("_name_or_path", "transformers_version", "dtype", "torch_dtype")
+UNLIMITED = 1 << 31  # tokenizers without a limit state a number above this
+
+
+@dataclass(frozen=True)
+class Reader:
+    """A loaded model.
+
+    model: transformers' decoder-only model, in evaluation mode, without gradients. tokenizer: a fast one (offsets).
+    id: the default's id, the folder's name, or the Hugging Face id.
+    fingerprint: hexadecimal SHA-256 by part.
+        config: config.json as sorted JSON, without what changes between releases of transformers.
+        tokenizer: tokenizer.json, or the fast tokenizer serialised where the folder has none.
+        chat_template: its text, "none" where there is none.
+        weights: for the default the GGUF file it was made of; else over every weight file's name, size, first and
+            last MiB. That tells models and fine-tunes apart in milliseconds; it does not prove every byte.
+    context: tokens that prompt and response may have together.
+    """
+
+    model: Any
+    tokenizer: Any
+    id: str
+    fingerprint: dict[str, str]
+    context: int
+
+
+def load_reader(
+    model: str | os.PathLike[str] | None = None,
+    *,
+    dtype: str = "float32",
+    device: str = "cpu",
+    revision: str | None = None,
+    trust_remote_code: bool = False,
+) -> Reader:
+    """Load a reader.
+
+    model: None or `DEFAULT_MODEL` for the embedded default (fetched where it is not cached); a folder that
+        `save_pretrained` wrote; else a Hugging Face id, at `revision` where given.
+    dtype: "float32", "bfloat16" or "float16". device: as torch spells it.
+    trust_remote_code: let transformers run Python code that came with the model.
+
+    Raises ModelError where the model cannot be found, reached or read, or is no decoder with a fast tokenizer;
+    FetchError (a ModelError) where the default cannot be fetched; InputError on an unknown dtype.
+    """
+    if dtype not in DTYPES:
+        raise InputError(f"dtype is {dtype!r}", expected=f"one of {', '.join(DTYPES)}", remedy="pass dtype='float32'")
+    if model is None or str(model) == DEFAULT_MODEL:
+        source, name = str(ensure_model()), DEFAULT_MODEL
+    else:
+        source, name = _source(model)
+    local = Path(source).is_dir()
+    options: dict[str, Any] = {"local_files_only": local, "trust_remote_code": trust_remote_code}
+    if revision is not None and not local:
+        options["revision"] = revision
+    from groundwire.engines.quiet import quiet
+
+    with quiet() if local else nullcontext():
+        try:
+            config, language_model, tokenizer = _load(source, dtype, options)
+            language_model = language_model.to(device).eval().requires_grad_(False)
+        except GroundwireError:
+            raise
+        except Exception as error:  # transformers, safetensors and tokenizers each raise their own
+            raise _unreadable(source, local, error) from error
+    folder = Path(source) if local else _snapshot(source, revision)
+    return Reader(language_model, tokenizer, name, _fingerprint(folder, tokenizer), _context(config, tokenizer, name))
+
+
+def _source(model: str | os.PathLike[str]) -> tuple[str, str]:
+    """What transformers is to load, and the reader's id. What looks like a path has to be a folder."""
+    path = Path(model).expanduser()
+    if path.is_dir():
+        return str(path), path.resolve().name
+    spelled = os.fspath(model)
+    if not isinstance(model, str) or path.is_absolute() or spelled.startswith((".", "~")) or spelled.count("/") > 1:
+        raise ModelError(
+            f"there is no folder {spelled!r}",
+            expected="a folder with config.json, weights and tokenizer.json",
+            remedy="correct the path, or leave the model out to use the embedded default",
+        )
+    return spelled, spelled
+
+
+def _load(source: str, dtype: str, options: dict[str, Any]) -> tuple[Any, Any, Any]:
+    """Configuration, model and tokenizer. The cheap refusals come before the weights are read."""
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+
+    config = AutoConfig.from_pretrained(source, **options)
+    masked = any(name.endswith("ForMaskedLM") for name in config.architectures or ())
+    if getattr(config, "is_encoder_decoder", False) or masked:
+        raise ModelError(
+            f"{source} is a {config.model_type} model, which does not generate from left to right alone",
+            expected="a decoder-only language model, such as Llama, Qwen, Gemma, Mistral or GPT-2",
+            remedy="choose another model, or leave it out to use the embedded default",
+        )
+    tokenizer = AutoTokenizer.from_pretrained(source, **options)
+    if not getattr(tokenizer, "is_fast", False):
+        raise ModelError(
+            f"{source} has only a slow tokenizer ({type(tokenizer).__name__})",
+            expected="a fast tokenizer (tokenizer.json), which knows the characters each token covers",
+            remedy="convert it with transformers.convert_slow_tokenizer and save it beside the model",
+        )
+    loaded: Any = AutoModelForCausalLM.from_pretrained(
+        source, config=config, dtype=dtype, output_loading_info=True, **options
+    )
+    model, report = loaded  # transformers declares the model alone
+    if report["missing_keys"]:  # transformers would go on with random numbers in their place
+        raise ModelError(
+            f"{source} lacks {len(report['missing_keys'])} weights, {min(report['missing_keys'])} among them",
+            expected="every weight of the architecture in its config.json",
+            remedy="complete the download, or check that the folder holds a language model and not a part of one",
+        )
+    return config, model, tokenizer
+
+
+def _unreadable(source: str, local: bool, error: Exception) -> ModelError:
+    reason = " ".join(str(error).split())[:400] or type(error).__name__
+    if local:
+        return ModelError(
+            f"{source} cannot be loaded: {reason}",
+            expected="config.json, safetensors weights and tokenizer.json of one model that transformers knows",
+            remedy="check that the folder is complete, for example by downloading the model again",
+        )
+    return ModelError(
+        f"{source!r} is neither a folder here, nor in the Hugging Face cache, nor could it be loaded from the hub: "
+        f"{reason}",
+        expected="a folder, or the id of a model on the hub that this machine can reach and may read",
+        remedy="check the id and the network; or download the model elsewhere and pass its folder, "
+        "or set HF_HOME to a cache that holds it; or leave it out to use the embedded default",
+    )
+
+
+def _snapshot(source: str, revision: str | None) -> Path:
+    """The folder in the Hugging Face cache that transformers has just loaded from."""
+    from transformers.utils import cached_file
+
+    return Path(str(cached_file(source, "config.json", revision=revision, local_files_only=True))).parent
+
+
+def _context(config: Any, tokenizer: Any, name: str) -> int:
+    text = config.get_text_config()
+    for stated in (getattr(text, "max_position_embeddings", None), tokenizer.model_max_length):
+        if stated and stated < UNLIMITED:
+            return int(stated)
+    raise ModelError(
+        f"{name} states no context length",
+        expected="max_position_embeddings in config.json, or model_max_length in tokenizer_config.json",
+        remedy="add model_max_length to the folder's tokenizer_config.json",
+    )
+
+
+def _fingerprint(folder: Path, tokenizer: Any) -> dict[str, str]:
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    stable = {key: value for key, value in config.items() if key not in VOLATILE_CONFIG}
+    saved = folder / "tokenizer.json"
+    template = tokenizer.chat_template  # a dict where the model has several
+    template = json.dumps(template, sort_keys=True) if isinstance(template, dict) else template
+    return {
+        "config": _sha256(json.dumps(stable, sort_keys=True)),
+        "tokenizer": sha256_of(saved) if saved.exists() else _sha256(tokenizer.backend_tokenizer.to_str()),
+        "chat_template": _sha256(template if isinstance(template, str) else json.dumps(template))
+        if template
+        else "none",
+        "weights": _weights(folder),
+    }
+
+
+def _weights(folder: Path) -> str:
+    manifest = folder / MANIFEST
+    if manifest.exists():
+        return json.loads(manifest.read_text(encoding="utf-8"))["source_sha256"]
+    files = sorted(folder.glob("*.safetensors")) or sorted(folder.glob("pytorch_model*.bin"))
+    digest = hashlib.sha256()
+    for path in files:
+        size = path.stat().st_size
+        digest.update(f"{path.name}:{size}\n".encode())
+        with path.open("rb") as file:
+            digest.update(file.read(MIB))
+            file.seek(max(size - MIB, 0))
+            digest.update(file.read(MIB))
+    return digest.hexdigest()
+
+
+def _sha256(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()

@@ -1,0 +1,264 @@
+"""The Hugging Face engine: any decoder-only model, hooked while it generates or replays.
+
+Generation decodes a batch of requests together. A replay ends at the hookpoint and encodes a shared prompt once: its
+keys and values are copied for every response.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from time import perf_counter
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from groundwire.capture import Capture, capture, find_module
+from groundwire.engines.decoding import TextStream, sample
+from groundwire.engines.reader import Reader
+from groundwire.errors import PromptTooLong
+from groundwire.prompts import render
+from groundwire.scoring import Scorer, State
+from groundwire.types import FinishReason, Readout, Request, Step, Token
+
+# Prompt and response tokens whose keys and values are held at once in a replay: about 0.5 GB for a 135M reader.
+REPLAY_TOKENS = 16_384
+
+
+class TransformersEngine:
+    """Runs a `Reader` and captures at `hookpoint` (dotted submodule path).
+
+    Raises CaptureError at once where the model has no such submodule.
+    """
+
+    def __init__(self, reader: Reader, hookpoint: str) -> None:
+        self.reader, self.hookpoint = reader, hookpoint
+        self.model, self.tokenizer = reader.model, reader.tokenizer
+        self.model_id: str = reader.id
+        self.fingerprint: Mapping[str, str] = reader.fingerprint
+        self.context: int = reader.context
+        find_module(self.model, hookpoint)
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.model.parameters()).device
+
+    # -- replay ---------------------------------------------------------------------------------------------------
+
+    def replay(self, prompt: Sequence[int], responses: Sequence[Sequence[int]], scorer: Scorer) -> list[Readout]:
+        """See `Engine.replay`."""
+        state, began = scorer.new_state(len(responses), self.device), perf_counter()
+        check = 0.0
+        for rows, slots in self.replay_rows(prompt, responses):
+            start = perf_counter()
+            scorer.fold(state, scorer.encode(rows), slots)
+            check += perf_counter() - start
+        forward = perf_counter() - began - check
+        share = max(1, len(responses))
+        return [_timed(scorer.finish(state, i), forward / share, check / share) for i in range(len(responses))]
+
+    def replay_rows(
+        self, prompt: Sequence[int], responses: Sequence[Sequence[int]]
+    ) -> Iterator[tuple[Float[Tensor, "rows d"], Int[Tensor, " rows"]]]:
+        """Residual rows of the responses' tokens, batch by batch, with the number of the response each belongs to."""
+        longest = max(map(len, responses), default=0)
+        self._check_length(len(prompt), longest)
+        todo = sorted((i for i in range(len(responses)) if responses[i]), key=lambda i: len(responses[i]))
+        if not todo:
+            return
+        with capture(self.model, self.hookpoint, stop=True) as hook:
+            cache = self._prefill(hook, prompt)
+            while todo:
+                width = len(responses[todo[0]])
+                batch = [todo.pop(0)]
+                while todo and (len(prompt) + len(responses[todo[0]])) * (len(batch) + 1) <= REPLAY_TOKENS:
+                    width = len(responses[todo[0]])
+                    batch.append(todo.pop(0))
+                yield self._replay_batch(hook, cache, len(prompt), [responses[i] for i in batch], batch, width)
+
+    def _prefill(self, hook: Capture, prompt: Sequence[int]) -> Any:
+        from transformers import DynamicCache
+
+        cache = DynamicCache(config=self.model.config)
+        if prompt:
+            hook.run(self.model, input_ids=self._ids([prompt]), past_key_values=cache, use_cache=True)
+        return cache
+
+    def _replay_batch(
+        self, hook: Capture, cache: Any, offset: int, responses: list[Sequence[int]], numbers: list[int], width: int
+    ) -> tuple[Tensor, Tensor]:
+        # Padding stands to the right: causal attention never shows it to a token that counts.
+        padded = self._ids([list(ids) + [0] * (width - len(ids)) for ids in responses])
+        past = copy.deepcopy(cache)
+        if offset and len(responses) > 1:
+            past.batch_repeat_interleave(len(responses))
+        positions = torch.arange(offset, offset + width, device=self.device).expand(len(responses), -1)
+        rows, _ = hook.run(self.model, input_ids=padded, past_key_values=past, position_ids=positions, use_cache=True)
+        lengths = torch.tensor([len(ids) for ids in responses], device=self.device)
+        real = torch.arange(width, device=self.device) < lengths[:, None]
+        slots = torch.tensor(numbers, device=self.device)[:, None].expand(-1, width)
+        return rows[real], slots[real]
+
+    def read(self, ids: Sequence[int]) -> Float[Tensor, "tokens d"]:
+        """See `Engine.read`."""
+        self._check_length(len(ids), 0)
+        with capture(self.model, self.hookpoint, stop=True) as hook:
+            rows, _ = hook.run(self.model, input_ids=self._ids([ids]), use_cache=False)
+        return rows[0].float()
+
+    # -- generation -----------------------------------------------------------------------------------------------
+
+    def generate(self, requests: Sequence[Request], scorer: Scorer) -> Iterator[tuple[str, Step]]:
+        """See `Engine.generate`. Requests decode in one batch; those that end leave it."""
+        prompts = [render(self.tokenizer, request.messages) for request in requests]
+        for request, prompt in zip(requests, prompts, strict=True):
+            self._check_length(len(prompt), request.sampling.max_tokens)
+        answers = [
+            _Answer(request, i, TextStream(self.tokenizer, request.sampling.stop)) for i, request in enumerate(requests)
+        ]
+        state = scorer.new_state(len(requests), self.device)
+        with capture(self.model, self.hookpoint) as hook:
+            batch = _Batch(self, prompts)
+            while answers:
+                start = perf_counter()
+                rows, logits = batch.forward(hook)
+                spent = (perf_counter() - start) / len(answers)
+                for answer in answers:
+                    answer.forward_seconds += spent
+                steps = [self._step(answer, rows[i], logits[i], scorer, state) for i, answer in enumerate(answers)]
+                yield from ((answer.request.id, step) for answer, step in zip(answers, steps, strict=True))
+                stay = [i for i, step in enumerate(steps) if step.finish_reason is None]
+                answers = [answers[i] for i in stay]
+                batch.keep(stay, [answer.ids[-1] for answer in answers])
+
+    def _step(self, answer: _Answer, row: Tensor, logits: Tensor, scorer: Scorer, state: State) -> Step:
+        """Sample, decode, and fold the rows of tokens that are visible by now."""
+        start = perf_counter()
+        if answer.ids:  # the first pass brought the prompt's rows only
+            answer.pending.append(scorer.encode(row[None]))
+        answer.check_seconds += perf_counter() - start
+        text, tokens, over = self._advance(answer, logits)
+        answer.visible += len(tokens)
+        start = perf_counter()
+        features = self._fold(answer, scorer, state)
+        logit = scorer.logit(state, answer.slot) if answer.folded else None
+        readout = scorer.finish(state, answer.slot) if over else None
+        answer.check_seconds += perf_counter() - start
+        if readout:
+            readout = _timed(readout, answer.forward_seconds, answer.check_seconds)
+        return Step(text, tokens, features, logit, over, readout)
+
+    def _advance(self, answer: _Answer, logits: Tensor) -> tuple[str, tuple[Token, ...], FinishReason | None]:
+        """Sample the next token; return what became visible and, where no more pass is due, why the answer ended."""
+        if answer.closing:
+            return "", (), answer.closing
+        token_id = sample(logits, answer.request.sampling, answer.generator)
+        if token_id in self._end_ids:
+            return *answer.stream.close(), "stop"
+        answer.ids.append(token_id)
+        text, tokens = answer.stream.push(token_id)
+        if answer.stream.stopped:
+            answer.closing = "stop"
+        elif len(answer.ids) >= answer.request.sampling.max_tokens:
+            answer.closing = "length"
+            rest, more = answer.stream.close()
+            text, tokens = text + rest, tokens + more
+        # The last token was not an input yet: one more pass brings its row, unless it is not visible anyway.
+        complete = answer.visible + len(tokens) <= answer.folded + len(answer.pending)
+        return text, tokens, answer.closing if complete else None
+
+    def _fold(self, answer: _Answer, scorer: Scorer, state: State) -> Tensor:
+        count = min(len(answer.pending), answer.visible - answer.folded)
+        if count <= 0:
+            return torch.zeros(0, scorer.terms)
+        features = torch.cat(answer.pending[:count])
+        del answer.pending[:count]
+        scorer.fold(state, features, torch.full((count,), answer.slot, device=features.device))
+        answer.folded += count
+        return features
+
+    @property
+    def _end_ids(self) -> frozenset[int]:
+        ends = self.model.generation_config.eos_token_id
+        ends = ends if isinstance(ends, list) else [ends]
+        return frozenset(i for i in [*ends, self.tokenizer.eos_token_id] if i is not None)
+
+    # -- both -----------------------------------------------------------------------------------------------------
+
+    def _ids(self, sequences: Sequence[Sequence[int]]) -> Tensor:
+        return torch.tensor([list(ids) for ids in sequences], dtype=torch.long, device=self.device)
+
+    def _check_length(self, prompt: int, response: int) -> None:
+        if prompt + response > self.context:
+            raise PromptTooLong(
+                f"{prompt} prompt tokens and {response} response tokens",
+                expected=f"at most {self.context} together, the context of {self.model_id}",
+                remedy="send fewer or shorter passages, or ask for fewer tokens",
+            )
+
+
+@dataclass
+class _Answer:
+    """One request being generated. `closing` is set when one more pass is due, for the last token's row."""
+
+    request: Request
+    slot: int
+    stream: TextStream
+    ids: list[int] = field(default_factory=list)
+    pending: list[Tensor] = field(default_factory=list)  # features of rows not yet known to be visible
+    visible: int = 0
+    folded: int = 0
+    closing: FinishReason | None = None
+    forward_seconds: float = 0.0
+    check_seconds: float = 0.0
+
+    def __post_init__(self) -> None:
+        seed = self.request.sampling.seed
+        self.generator = None if seed is None else torch.Generator().manual_seed(seed)
+
+
+class _Batch:
+    """Keys, values and masks of the requests that are still decoding. Prompts are padded on the left."""
+
+    def __init__(self, engine: TransformersEngine, prompts: Sequence[Sequence[int]]) -> None:
+        from transformers import DynamicCache
+
+        width = max(map(len, prompts), default=0)
+        self.engine = engine
+        self.cache = DynamicCache(config=engine.model.config)
+        self.ids = engine._ids([[0] * (width - len(ids)) + list(ids) for ids in prompts])
+        lengths = torch.tensor([[len(ids)] for ids in prompts], device=engine.device)
+        self.mask = (torch.arange(width, device=engine.device) >= width - lengths).long()
+        self.positions = (self.mask.cumsum(-1) - 1).clamp_min(0)
+
+    def forward(self, hook: Capture) -> tuple[Float[Tensor, "batch d"], Float[Tensor, "batch vocabulary"]]:
+        """One pass; the last token's residual row and logits of every request."""
+        rows, output = hook.run(
+            self.engine.model,
+            input_ids=self.ids,
+            attention_mask=self.mask,
+            position_ids=self.positions,
+            past_key_values=self.cache,
+            use_cache=True,
+            logits_to_keep=1,
+        )
+        return rows[:, -1], output.logits[:, -1].float()
+
+    def keep(self, stay: list[int], ids: list[int]) -> None:
+        """Drop the requests that ended; `ids` are the next inputs of the others."""
+        if not stay:
+            return
+        if len(stay) < len(self.mask):
+            index = torch.tensor(stay, device=self.engine.device)
+            self.cache.batch_select_indices(index)
+            self.mask, self.positions = self.mask[index], self.positions[index]
+        self.ids = self.engine._ids([[i] for i in ids])
+        self.mask = torch.cat([self.mask, self.mask.new_ones(len(stay), 1)], dim=1)
+        self.positions = self.positions[:, -1:] + 1
+
+
+def _timed(readout: Readout, forward: float, check: float) -> Readout:
+    return replace(readout, forward_seconds=forward, check_seconds=check)

@@ -1,0 +1,71 @@
+"""Passages and a question become messages, messages become token ids. The one place that renders a prompt.
+
+Prompt and response are tokenised apart, so a replay sees the prompt's ids exactly as generation saw them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from groundwire.errors import InputError
+from groundwire.types import Message, Passage, Token
+
+# For models without a chat template: roles spelt out, one blank line between turns.
+PLAIN_TEMPLATE = (
+    "{% for m in messages %}{{ m.role | capitalize }}: {{ m.content }}\n\n{% endfor %}"
+    "{% if add_generation_prompt %}Assistant: {% endif %}"
+)
+
+
+def grounded_messages(question: str, passages: Sequence[Passage]) -> list[Message]:
+    """One user message that holds the passages, then the question. The wording is part of what detectors see."""
+    numbered = "\n\n".join(f"Passage {i}: {p.text.strip()}" for i, p in enumerate(passages, 1))
+    content = (
+        "Answer the question using only the passages below. "
+        "If they do not contain the answer, say that the passages do not say.\n\n"
+        f"{numbered}\n\nQuestion: {question.strip()}"
+    )
+    return [{"role": "user", "content": content}]
+
+
+def render(tokenizer: Any, messages: Sequence[Message]) -> list[int]:
+    """Token ids of `messages` with the generation prompt, by the tokenizer's own chat template.
+
+    A template that adds a system message of its own (SmolLM2's does) keeps it. Raises InputError on a message
+    without a role and a string content, or where the template refuses the messages.
+    """
+    for i, message in enumerate(messages):
+        if not isinstance(message.get("content"), str) or not isinstance(message.get("role"), str):
+            raise InputError(
+                f"message {i} is {message!r:.80}",
+                expected='{"role": "user", "content": "text"}',
+                remedy="give every message a role and its content as one string",
+            )
+    if not messages:
+        raise InputError("no messages", expected="at least one message", remedy="pass the prompt as a user message")
+    template = None if tokenizer.chat_template else PLAIN_TEMPLATE
+    try:
+        text = tokenizer.apply_chat_template(
+            list(messages), chat_template=template, tokenize=False, add_generation_prompt=True
+        )
+    except Exception as error:  # jinja2.TemplateError and what templates raise themselves
+        raise InputError(
+            f"the chat template refused the messages: {error}",
+            expected="roles in the order the model was trained on",
+            remedy="merge or reorder the messages",
+        ) from error
+    return tokenizer(text, add_special_tokens=not tokenizer.chat_template)["input_ids"]
+
+
+def tokenize_response(tokenizer: Any, response: str) -> list[Token]:
+    """Tokens of a response given as text, with the code points they cover. No special tokens are added.
+
+    Parts of one character that was split over several tokens all cover that character.
+    """
+    if not response:
+        return []
+    encoded = tokenizer(response, add_special_tokens=False, return_offsets_mapping=True)
+    return [
+        Token(i, start, end) for i, (start, end) in zip(encoded["input_ids"], encoded["offset_mapping"], strict=True)
+    ]

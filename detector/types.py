@@ -1,0 +1,254 @@
+"""The words every folder speaks. Frozen dataclasses without behaviour, except for how a verdict is written as JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal, TypedDict
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+FinishReason = Literal["stop", "length"]
+
+
+class Message(TypedDict):
+    """One chat message, as OpenAI writes it."""
+
+    role: str
+    content: str
+
+
+@dataclass(frozen=True)
+class Passage:
+    """A retrieved text the answer should stay with. `id` is the caller's own, repeated in evidence."""
+
+    text: str
+    id: str | None = None
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How to generate. temperature 0 is greedy; `stop` strings end the answer and are not part of it."""
+
+    max_tokens: int = 256
+    temperature: float = 0.0
+    top_p: float = 1.0
+    seed: int | None = None
+    stop: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Request:
+    """Something to generate: messages, passages included, rendered by `prompts` alone."""
+
+    id: str
+    messages: Sequence[Message]
+    sampling: Sampling = field(default_factory=Sampling)
+
+
+@dataclass(frozen=True)
+class Example:
+    """An answer that already exists, to be scored: what was asked (passages included) and what was answered."""
+
+    id: str
+    messages: Sequence[Message]
+    response: str
+
+
+@dataclass(frozen=True)
+class Token:
+    """A response token: its id and the code points `[start, end)` of the response text it covers."""
+
+    id: int
+    start: int
+    end: int
+
+
+@dataclass(frozen=True)
+class Step:
+    """One step of generation.
+
+    text, tokens: what became visible in this step, often one token; none while a character or a possible stop string is
+        incomplete; several when it resolves.
+    features: `[rows, terms]`, float32: chosen latents of visible tokens that were *inputs* of this forward pass. The
+        token sampled in a step has its row in the next one.
+    logit: the running response logit after those rows; None before the first row.
+    finish_reason: "stop" or "length" on the last step, else None.
+    readout: on the last step, what scoring folded together; None before.
+    """
+
+    text: str
+    tokens: tuple[Token, ...]
+    features: Tensor
+    logit: float | None = None
+    finish_reason: FinishReason | None = None
+    readout: Readout | None = None
+
+
+@dataclass(frozen=True)
+class Readout:
+    """What scoring hands back for one response: everything a verdict needs, and nothing of the vocabulary's size.
+
+    rows: number of response tokens folded.
+    logit: the response logit; equals `intercept + sum(contributions)`.
+    contributions: `[terms]` log-odds per term.
+    peaks: `[terms]` row in which each term counted most (its maximum), -1 where none.
+    token_logits: `[rows]` log-odds that each token lies in an unfaithful span, by the same additive model.
+    finite: whether every activation was finite; where not, the numbers above mean nothing.
+    forward_seconds, check_seconds: this response's share of the time spent in the model, and in encoding and folding.
+    """
+
+    rows: int
+    logit: float
+    contributions: Tensor
+    peaks: Tensor
+    token_logits: Tensor
+    finite: bool = True
+    forward_seconds: float = 0.0
+    check_seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class Term:
+    """One named input of the additive model. `feature_id` is the latent's index in its dictionary."""
+
+    kind: Literal["latent", "grounding", "residual"]
+    name: str
+    feature_id: int | None = None
+
+
+@dataclass(frozen=True)
+class Contribution:
+    """What one term added to the logit (log-odds), and the token at which it peaked."""
+
+    term: Term
+    contribution: float
+    token: str | None = None
+    start: int | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "kind": self.term.kind,
+            "name": self.term.name,
+            "feature_id": self.term.feature_id,
+            "contribution": self.contribution,
+            "token": self.token,
+            "start": self.start,
+        }
+
+
+@dataclass(frozen=True)
+class Span:
+    """Unfaithful code points `[start, end)` of the response. `evidence` is the nearest passage text, or None."""
+
+    start: int
+    end: int
+    text: str
+    score: float
+    evidence: Mapping[str, Any] | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        return {"start": self.start, "end": self.end, "text": self.text, "score": self.score, "evidence": self.evidence}
+
+
+@dataclass(frozen=True)
+class TokenScore:
+    """Score of one response token: the chance that it lies in an unfaithful span."""
+
+    token: str
+    start: int
+    end: int
+    score: float
+
+    def to_dict(self) -> dict[str, Any]:
+        return {"token": self.token, "start": self.start, "end": self.end, "score": self.score}
+
+
+Reason = Literal[
+    "no_passages",  # nothing to be faithful to
+    "tool_call",  # the reply calls a tool and claims nothing
+    "abstained",  # "the passages do not say" is not a claim
+    "empty_response",  # no visible token
+    "prompt_too_long",  # prompt and response exceed the reader's context
+    "model_mismatch",  # the artifact belongs to another model
+    "capture_failed",  # the forward pass gave no, or not finite, activations
+    "invalid_input",  # the row could not be read
+    "disabled",  # checking was switched off
+]
+
+
+@dataclass(frozen=True)
+class Detection:
+    """What the detector found in one response. `score` is the calibrated probability that it is *unfaithful*.
+
+    `sigmoid(intercept + sum(c.contribution for c in contributions)) == score`; `contributions` are sorted by size.
+    With `status` "not_checked", `reason` says why and every number is None: never a clean bill by default.
+    """
+
+    status: Literal["checked", "not_checked"]
+    reason: Reason | None = None
+    score: float | None = None
+    logit: float | None = None
+    intercept: float | None = None
+    contributions: tuple[Contribution, ...] = ()
+    spans: tuple[Span, ...] = ()
+    tokens: tuple[TokenScore, ...] = ()
+    detector: Mapping[str, Any] | None = None
+    detail: str | None = None
+    forward_seconds: float = 0.0
+    check_seconds: float = 0.0
+
+    @property
+    def checked(self) -> bool:
+        return self.status == "checked"
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """A detection, decided: compared with the threshold, with the action the policy took."""
+
+    detection: Detection
+    threshold: float | None
+    flagged: bool | None
+    action: str
+    text: str | None = None
+
+    @property
+    def status(self) -> str:
+        return self.detection.status
+
+    @property
+    def score(self) -> float | None:
+        return self.detection.score
+
+    @property
+    def spans(self) -> tuple[Span, ...]:
+        return self.detection.spans
+
+    @property
+    def shown_spans(self) -> tuple[Span, ...]:
+        """The spans, where the answer is flagged; an answer that is held to be faithful has none to show."""
+        return self.detection.spans if self.flagged else ()
+
+    def to_dict(self, *, top_terms: int = 5, tokens: bool = False) -> dict[str, Any]:
+        """The `hallucination` object of a response. `other` sums the contributions that are not listed."""
+        d = self.detection
+        shown, rest = d.contributions[:top_terms], d.contributions[top_terms:]
+        return {
+            "status": d.status,
+            "reason": d.reason,
+            **({"detail": d.detail} if d.detail else {}),
+            "score": d.score,
+            "flagged": self.flagged,
+            "threshold": self.threshold,
+            "action": self.action,
+            "logit": d.logit,
+            "intercept": d.intercept,
+            "other": sum(c.contribution for c in rest) if d.checked else None,
+            "detector": dict(d.detector) if d.detector else None,
+            "spans": [span.to_dict() for span in d.spans],
+            "terms": [c.to_dict() for c in shown],
+            "tokens": [t.to_dict() for t in d.tokens] if tokens and d.checked else None,
+        }

@@ -1,0 +1,130 @@
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from types import SimpleNamespace
+
+import pytest
+from click.testing import CliRunner
+
+from groundwire.batch.command import score
+from groundwire.errors import GroundwireError, InputError
+from groundwire.types import Detection, Example
+
+GOOD = {"id": 1, "prompt": "p", "response": "r"}
+
+
+class StandIn:
+    """Every answer scores 0.7; an answer that reads "stop" raises what `error` holds."""
+
+    threshold = 0.5
+    error: BaseException | None = None
+    loaded: list[tuple]
+
+    @classmethod
+    def from_pretrained(cls, artifact: str | None = None, *, model: str | None = None) -> StandIn:
+        cls.loaded.append((artifact, model))
+        return cls()
+
+    def score_batch(self, examples: Sequence[Example]) -> list[Detection]:
+        if any(example.response == "stop" for example in examples):
+            raise self.error
+        return [Detection("checked", score=0.7, logit=0.8, intercept=0.8) for _ in examples]
+
+
+@pytest.fixture(autouse=True)
+def detector(monkeypatch):
+    StandIn.loaded = []
+    monkeypatch.setitem(sys.modules, "groundwire.detector", SimpleNamespace(Detector=StandIn))
+    return StandIn
+
+
+@pytest.fixture
+def run(tmp_path):
+    """Run the command on rows; returns click's result and the output path."""
+
+    def run(*rows: object, options: Sequence[str] = (), source: str | None = None):
+        path, target = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
+        lines = "".join((row if isinstance(row, str) else json.dumps(row)) + "\n" for row in rows)
+        path.write_text(lines)
+        result = CliRunner().invoke(score, [source or str(path), "-o", str(target), *options], input=lines)
+        return result, target
+
+    return run
+
+
+def test_a_run_ends_with_a_summary_on_standard_error(run):
+    result, target = run(GOOD, GOOD)
+    assert result.exit_code == 0
+    assert result.stdout == ""
+    assert "rows         2\n" in result.stderr
+    assert "flagged      2 (100.0% of checked)" in result.stderr
+    assert str(target) in result.stderr
+    assert len(target.read_text().splitlines()) == 2
+
+
+def test_options_reach_the_detector_and_the_scores(run, detector):
+    options = ["--artifact", "mine", "--model", "theirs", "--threshold", "0.9", "--tokens"]
+    result, target = run(GOOD, options=options)
+    assert result.exit_code == 0
+    assert detector.loaded == [("mine", "theirs")]
+    verdict = json.loads(target.read_text())["hallucination"]
+    assert (verdict["threshold"], verdict["flagged"], verdict["tokens"]) == (0.9, False, [])
+
+
+def test_unreadable_rows_make_exit_code_1(run):
+    result, target = run(GOOD, "{", GOOD)
+    assert result.exit_code == 1
+    assert "not checked  1 (1 invalid_input)" in result.stderr
+    assert "1 rows could not be read" in result.stderr
+    assert len(target.read_text().splitlines()) == 3
+
+
+def test_rows_without_passages_are_not_a_failure(run):
+    result, _ = run({"id": 1, "context": [], "question": "q", "response": "r"})
+    assert result.exit_code == 0
+    assert "flagged      0\n" in result.stderr
+
+
+def test_dash_reads_standard_input(run):
+    result, target = run(GOOD, source="-")
+    assert result.exit_code == 0
+    assert target.exists()
+
+
+def test_a_missing_file_fails_before_the_model_is_loaded(run, detector):
+    result, _ = run(source="none.jsonl")
+    assert isinstance(result.exception, InputError)
+    assert detector.loaded == []
+
+
+def test_an_existing_output_needs_overwrite(run):
+    run(GOOD)
+    assert isinstance(run(GOOD)[0].exception, InputError)
+    assert run(GOOD, options=["--overwrite"])[0].exit_code == 0
+
+
+@pytest.mark.parametrize(
+    ("error", "raised", "code"), [(KeyboardInterrupt(), SystemExit, 130), (GroundwireError("x"), GroundwireError, 1)]
+)
+def test_an_interrupted_run_says_where_its_rows_are(run, monkeypatch, detector, error, raised, code):
+    monkeypatch.setattr(detector, "error", error)
+    rows = [GOOD | {"id": i, "prompt": str(i)} for i in range(64)]
+    result, target = run(*rows, GOOD | {"response": "stop"})
+    assert isinstance(result.exception, raised)
+    assert result.exit_code == code
+    assert "64 finished rows are kept in" in result.stderr
+    assert not target.exists()
+
+
+def test_a_threshold_outside_0_to_1_is_a_usage_error(run):
+    result, _ = run(GOOD, options=["--threshold", "3"])
+    assert result.exit_code == 2
+    assert "--threshold" in result.stderr
+
+
+def test_help_shows_the_row_formats():
+    text = CliRunner().invoke(score, ["--help"]).stdout
+    assert '{"id": 1, "prompt": "...", "response": "..."}' in text
+    assert "Exit code" in text

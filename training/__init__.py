@@ -1,0 +1,1 @@
+"""Training: dictionaries and detectors, as commands on files."""

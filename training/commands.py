@@ -1,0 +1,74 @@
+"""`groundwire train`: a dictionary from unlabelled text, a detector from labelled answers."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+
+from groundwire.engines.reader import DTYPES
+
+FOLDER = click.Path(file_okay=False, path_type=Path)
+FILE = click.Path(dir_okay=False, path_type=Path)
+
+
+@click.group()
+def train() -> None:
+    """Train a dictionary (sparse autoencoder) or a detector. Each command continues where it was interrupted."""
+
+
+@train.command()
+@click.argument("text", type=FILE)
+@click.option("-o", "--output", "folder", required=True, type=FOLDER, help="Folder for dictionary, report and work.")
+@click.option("--model", help="Folder or Hugging Face id. [default: the embedded SmolLM2-135M-Instruct]")
+@click.option("--hookpoint", default="model.layers.18", show_default=True, help="Submodule whose output is learned.")
+@click.option("--tokens", default=3_200_000, show_default=True, help="Training tokens.")
+@click.option("--held-out-tokens", default=500_000, show_default=True, help="Tokens of other documents to report on.")
+@click.option("--latents", default=4096, show_default=True, help="Width of the dictionary.")
+@click.option("--k", default=60, show_default=True, help="Mean number of active latents per token.")
+@click.option("--epochs", default=2, show_default=True, help="Passes over the activations.")
+@click.option("--rag-share", default=0.5, show_default=True, help="Share of documents set as RAG prompts.")
+@click.option("--context", default=512, show_default=True, help="Tokens per plain window; RAG prompts may take double.")
+@click.option(
+    "--dtype", type=click.Choice(DTYPES), default="float32", show_default=True, help="Of the model's weights."
+)
+@click.option("--device", default="cpu", show_default=True, help="cpu, cuda, cuda:1 ...")
+@click.option("--seed", default=0, show_default=True)
+def sae(text: Path, folder: Path, **options: Any) -> None:
+    """Train a dictionary on TEXT, a JSONL file (plain or .gz) with a `text` and, if there is one, a `title` per line.
+
+    Writes cfg.json and sae_weights.safetensors (SAELens layout, JumpReLU) and report.json, measured on documents that
+    were not trained on. Activations are kept in FOLDER/activations; delete them when you are done.
+    """
+    from groundwire.training.dictionary import DictionaryRun, train_dictionary
+
+    report = train_dictionary(text, folder, DictionaryRun(**options))
+    click.echo(json.dumps(report, indent=1))
+
+
+@train.command()
+@click.argument("labelled", type=FILE, nargs=-1, required=True)
+@click.option("-o", "--output", "folder", required=True, type=FOLDER, help="Folder for the detector.")
+@click.option("--dictionary", required=True, type=click.Path(path_type=Path), help="Dictionary, in a published layout.")
+@click.option("--work", type=FOLDER, help="Folder for features. [default: OUTPUT.work]")
+@click.option("--model", help="Folder or Hugging Face id. [default: the embedded SmolLM2-135M-Instruct]")
+@click.option("--hookpoint", help="Submodule the dictionary belongs to. [default: the dictionary's own]")
+@click.option("--label-text", type=FOLDER, help="Activations that `train sae` kept; they name the latents.")
+@click.option("--id", "detector_id", help="Name of the detector. [default: the model's id]")
+@click.option("--detector-version", default="1", show_default=True)
+@click.option("--latents", default=1000, show_default=True, help="Latents to keep, by mutual information.")
+@click.option("--licence", "licences", multiple=True, help="Licence of a training set, as a line for the card.")
+@click.option("--jobs", default=1, show_default=True, help="Processes for fitting.")
+@click.option("--seed", default=0, show_default=True)
+def detector(labelled: tuple[Path, ...], folder: Path, **options: Any) -> None:
+    """Train a detector on LABELLED answers (JSONL) by the RAGLens recipe.
+
+    Each line is a row as `groundwire score` reads it and a `label` (1 = unfaithful), optionally `spans` (a list of
+    {"start", "end"}), `group` (the rows of one source never straddle a split) and `generator`.
+    """
+    from groundwire.training.run import DetectorRun, run_detector
+
+    figures = run_detector(labelled, folder, DetectorRun(**options))
+    click.echo(json.dumps(figures, indent=1))

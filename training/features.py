@@ -1,0 +1,114 @@
+"""Labelled answers through the model, once: what detectors are fitted on, on disk.
+
+One safetensors file per data set: `maximum` `[rows, latents]` float32 (pre-activations of the whole dictionary, pooled
+to the maximum over response tokens, RAGLens section 3.2), `peak` `[rows, latents]` int32 (the row of that maximum),
+`length` `[rows]` (response tokens). Rows stand in the data set's order; work is kept in parts of some hundred rows, and
+an interrupted run continues with the first part that is missing.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from safetensors.torch import load_file, save_file
+from tqdm import tqdm
+
+from groundwire.additive import Shapes
+from groundwire.engines.transformers import TransformersEngine
+from groundwire.errors import InputError
+from groundwire.prompts import render, tokenize_response
+from groundwire.sae import Dictionary
+from groundwire.scoring import Scorer
+from groundwire.training.data import LabelledExample
+
+PART_ROWS = 256
+
+
+@dataclass(frozen=True)
+class Features:
+    """Pooled features of labelled examples, in their order. `length` 0 marks a response without tokens."""
+
+    maximum: Float[np.ndarray, "rows latents"]
+    peak: Int[np.ndarray, "rows latents"]
+    length: Int[np.ndarray, " rows"]
+
+
+def collect_features(
+    engine: TransformersEngine, dictionary: Dictionary, examples: Sequence[LabelledExample], folder: Path
+) -> Features:
+    """Features of `examples`; parts that `folder` already holds are not computed again.
+
+    Raises InputError where `folder` was filled from other rows, another model, hookpoint or dictionary, and where an
+    example does not fit the model's context.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    _check_source(folder / "source.json", engine, dictionary, examples)
+    scorer = _whole_dictionary(dictionary)
+    parts = []
+    with tqdm(total=len(examples), unit="row", desc="features", disable=None) as bar:
+        for start in range(0, len(examples), PART_ROWS):
+            path = folder / f"part-{start // PART_ROWS:05d}.safetensors"
+            batch = examples[start : start + PART_ROWS]
+            if not path.exists():
+                partial = path.with_suffix(".partial")
+                save_file(_part(engine, scorer, batch), partial)
+                partial.replace(path)
+            parts.append(load_file(path))
+            bar.update(len(batch))
+    joined = {name: torch.cat([part[name] for part in parts]).numpy() for name in ("maximum", "peak", "length")}
+    return Features(**joined)
+
+
+def _part(engine: TransformersEngine, scorer: Scorer, examples: Sequence[LabelledExample]) -> dict[str, torch.Tensor]:
+    state = scorer.new_state(len(examples), engine.device)
+    groups: dict[tuple[int, ...], list[int]] = {}
+    for i, example in enumerate(examples):
+        groups.setdefault(tuple(render(engine.tokenizer, example.messages)), []).append(i)
+    for prompt, members in groups.items():
+        responses = [[t.id for t in tokenize_response(engine.tokenizer, examples[i].response)] for i in members]
+        numbers = torch.tensor(members, device=engine.device)
+        for rows, slots in engine.replay_rows(prompt, responses):
+            scorer.fold(state, scorer.encode(rows), numbers[slots])
+    if not bool(state.finite.all()):
+        bad = [examples[i].id for i in (~state.finite).nonzero()[:, 0].tolist()]
+        raise InputError(f"activations that are not finite, rows {bad[:5]}", remedy="use float32 weights")
+    return {
+        "maximum": torch.where(state.count[:, None] > 0, state.maximum, 0.0).float().cpu(),
+        "peak": state.peak.int().cpu(),
+        "length": state.count.int().cpu(),
+    }
+
+
+def _whole_dictionary(dictionary: Dictionary) -> Scorer:
+    """A scorer over every latent; its shapes say nothing, only what it folds is used."""
+    latents = dictionary.n_latents
+    encoder = dictionary.select(range(latents), activation="pre")
+    nothing = Shapes(torch.full((latents, 1), torch.inf), torch.zeros(latents, 2), torch.zeros(latents, 2))
+    return Scorer(encoder, nothing, intercept=0.0)
+
+
+def _check_source(
+    path: Path, engine: TransformersEngine, dictionary: Dictionary, examples: Sequence[LabelledExample]
+) -> None:
+    rows = hashlib.sha256(json.dumps([[*map(dict, e.messages), e.response] for e in examples]).encode()).hexdigest()
+    source = {
+        "model": engine.model_id,
+        "hookpoint": engine.hookpoint,
+        "dictionary": hashlib.sha256(dictionary.encoder.numpy().tobytes()).hexdigest(),
+        "rows": rows,
+    }
+    if path.exists() and (found := json.loads(path.read_text())) != source:
+        differs = [name for name in source if found.get(name) != source[name]]
+        raise InputError(
+            f"{path.parent} holds features made with another {', '.join(differs)}",
+            expected="features of the same rows, model and dictionary",
+            remedy="choose another folder, or delete this one",
+        )
+    path.write_text(json.dumps(source, indent=1))

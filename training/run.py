@@ -1,0 +1,146 @@
+"""`groundwire train detector`, from files to an artifact."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from groundwire.artifact import Artifact
+from groundwire.engines.reader import load_reader
+from groundwire.engines.transformers import TransformersEngine
+from groundwire.errors import DictionaryError
+from groundwire.prompts import render
+from groundwire.sae import check_fit, load_dictionary
+from groundwire.training.activations import without_sinks
+from groundwire.training.card import render_card
+from groundwire.training.data import LabelledExample, read_labelled
+from groundwire.training.detector import FOLDS, train_detector
+from groundwire.training.features import collect_features
+from groundwire.training.labels import label_latents
+
+LIMITS = (
+    "It errs: the figures above are what to expect on answers like those it was trained on; elsewhere expect less.",
+    "A reader of this size judges what it can follow: long passages, arithmetic and other languages than English are "
+    "beyond what was measured.",
+    "A term that raises the score is evidence, not a cause.",
+    "Spans come from where the strongest latents peak; they point at a place more often than they bound an error.",
+)
+FIT_PROMPTS = 8  # prompts on which the dictionary has to rebuild the residual before anything is trained on it
+
+
+@dataclass(frozen=True)
+class DetectorRun:
+    """The options of `groundwire train detector`."""
+
+    dictionary: Path
+    work: Path | None
+    model: str | None
+    hookpoint: str | None
+    label_text: Path | None
+    detector_id: str | None
+    detector_version: str
+    latents: int
+    licences: tuple[str, ...]
+    jobs: int
+    seed: int
+
+
+def run_detector(labelled: Sequence[Path], folder: Path, run: DetectorRun) -> dict[str, Any]:
+    """Train on the rows of all files; write the artifact to `folder`; return its figures.
+
+    Raises DictionaryError where the dictionary does not rebuild the model's activations on the rows' own prompts.
+    """
+    examples = [example for path in labelled for example in read_labelled(path)]
+    dictionary = load_dictionary(run.dictionary, hookpoint=run.hookpoint)
+    if dictionary.hookpoint is None:
+        raise DictionaryError(
+            f"{run.dictionary} does not say which hookpoint it belongs to",
+            expected="a dotted submodule path such as model.layers.18",
+            remedy="pass it as --hookpoint",
+        )
+    reader = load_reader(run.model)
+    engine = TransformersEngine(reader, dictionary.hookpoint)
+    check_fit(dictionary, _sample_rows(engine, examples))
+    features = collect_features(engine, dictionary, examples, (run.work or folder.with_suffix(".work")) / "features")
+    shards = sorted(run.label_text.glob("shard-*.safetensors")) if run.label_text else []
+    about = {
+        "recipe": "RAGLens (arXiv 2512.08892)",
+        "dictionary": {"n_latents": dictionary.n_latents, "latents_kept": run.latents, **dictionary.metadata},
+        "training": _training(examples, dict(name.partition("=")[::2] for name in run.licences)),
+        "seed": run.seed,
+    }
+    with tqdm(total=FOLDS + 1, unit="fit", desc="detector", disable=None) as bar:
+        artifact = train_detector(
+            examples,
+            features,
+            dictionary,
+            engine,
+            detector_id=run.detector_id or reader.id,
+            version=run.detector_version,
+            n_latents=run.latents,
+            describe=lambda ids: label_latents(dictionary, ids, shards, reader.model, reader.tokenizer),
+            about=about,
+            seed=run.seed,
+            n_jobs=run.jobs,
+            done=bar.update,
+        )
+    replace(artifact, card=render_card(_card(artifact))).save_pretrained(folder)
+    return {"figures": artifact.about["figures"], "tokens": artifact.about["tokens"]}
+
+
+def _sample_rows(engine: TransformersEngine, examples: Sequence[LabelledExample]) -> Tensor:
+    """Rows of the first few prompts, without attention sinks: what the dictionary has to rebuild."""
+    prompts = list(dict.fromkeys(tuple(render(engine.tokenizer, example.messages)) for example in examples[:200]))
+    parts = []
+    for ids in prompts[:FIT_PROMPTS]:
+        rows = engine.read(ids[: engine.context])
+        first = torch.zeros(len(rows), dtype=torch.bool)
+        first[0] = True
+        parts.append(rows[without_sinks(rows, first)])
+    return torch.cat(parts)
+
+
+def _training(examples: Sequence[LabelledExample], licences: dict[str, str]) -> list[dict[str, Any]]:
+    rows = []
+    for dataset in dict.fromkeys(example.dataset for example in examples):
+        own = [example for example in examples if example.dataset == dataset]
+        rows.append(
+            {
+                "dataset": dataset,
+                "rows": len(own),
+                "unfaithful": sum(example.label for example in own),
+                "groups": len({example.group for example in own}),
+                "license": licences.get(dataset, "not stated"),
+            }
+        )
+    return rows
+
+
+def _card(artifact: Artifact) -> dict[str, Any]:
+    """What `render_card` asks for, from what the artifact records."""
+    about = artifact.about
+    names = ", ".join(entry["dataset"] for entry in about["training"])
+    return {
+        "id": artifact.id,
+        "version": artifact.version,
+        "license": "apache-2.0",
+        "summary": f"A Groundwire detector for {artifact.model}, fitted on {names} by the recipe {about['recipe']}.",
+        "model": {"id": artifact.model, "license": "see the model", "hookpoint": artifact.hookpoint},
+        "dictionary": {
+            "source": f"trained on {about['dictionary'].get('training_tokens', 'an unstated number of')} tokens",
+            "latents": about["dictionary"]["n_latents"],
+            "chosen": len(artifact.terms),
+            "activation": "pre-activations, maximum over response tokens",
+        },
+        "training": about["training"],
+        "figures": about["figures"],
+        "calibration": about["calibration"],
+        "thresholds": artifact.thresholds,
+        "limits": LIMITS,
+    }
