@@ -20,6 +20,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from groundwire.additive import Shapes
+from groundwire.calibration import log_odds, prevalence_shift, sigmoid
 from groundwire.engines.base import Engine
 from groundwire.errors import ArtifactError
 from groundwire.sae import SparseEncoder
@@ -124,9 +125,10 @@ class Artifact:
                 expected="a folder with config.json, detector.safetensors, features.json and README.md",
                 remedy="pass the folder that `groundwire train detector` wrote",
             ) from error
-        if config.get("format_version") != FORMAT_VERSION:
+        version = config.get("format_version") if isinstance(config, dict) else None
+        if version != FORMAT_VERSION:
             raise ArtifactError(
-                f"{folder} has format version {config.get('format_version')}",
+                f"{folder} has format version {version}",
                 expected=f"version {FORMAT_VERSION}",
                 remedy="install the groundwire version that wrote it, or train the detector anew",
             )
@@ -149,16 +151,13 @@ class Artifact:
         )
         shapes = Shapes(tensors["shapes.cuts"], tensors["shapes.values"], tensors["shapes.slopes"])
         terms = tuple(Term(**term) for term in config["terms"])
-        if not len(terms) == encoder.bias.shape[0] == shapes.cuts.shape[0]:
-            raise ArtifactError(
-                f"{len(terms)} terms, {encoder.bias.shape[0]} encoder rows, {shapes.cuts.shape[0]} shapes",
-                expected="the same number of each",
-            )
+        probe = Probe(tensors["probe.ids"], tensors["probe.row"])
+        _check_shapes(encoder, shapes, terms, probe)
         scorer = Scorer(
             encoder=encoder,
             shapes=shapes,
             intercept=config["intercept"],
-            pooling=Pooling(**config["pooling"]),
+            pooling=_pooling(config["pooling"]),
             token_intercept=config["token_intercept"],
             token_scale=config["token_scale"],
         )
@@ -173,15 +172,24 @@ class Artifact:
             thresholds=config["thresholds"],
             prevalence=config["prevalence"],
             spans=SpanRule(**config["spans"]),
-            probe=Probe(tensors["probe.ids"], tensors["probe.row"]),
+            probe=probe,
             latents=latents,
             about=config["about"],
             card=card,
         )
 
-    def shifted(self, log_odds: float) -> Artifact:
-        """The same detector with `log_odds` added to every response logit (another prevalence)."""
-        return replace(self, scorer=replace(self.scorer, intercept=self.scorer.intercept + log_odds))
+    def at_prevalence(self, prevalence: float) -> Artifact:
+        """The same detector where a share `prevalence` of answers is unfaithful: scores and thresholds shift alike.
+
+        Raises InputError where `prevalence` is not between 0 and 1.
+        """
+        shift = prevalence_shift(self.prevalence, prevalence)
+        return replace(
+            self,
+            scorer=replace(self.scorer, intercept=self.scorer.intercept + shift),
+            thresholds={name: _shifted(score, shift) for name, score in self.thresholds.items()},
+            prevalence=prevalence,
+        )
 
     def check_engine(self, engine: Engine) -> None:
         """Raise ArtifactError, naming what differs, unless `engine` runs the model this detector was trained on."""
@@ -206,3 +214,29 @@ class Artifact:
             expected=expected,
             remedy=f"load the model it was trained on ({self.model}), or train a detector for yours",
         )
+
+
+def _shifted(score: float, shift: float) -> float:
+    return sigmoid(log_odds(score) + shift) if 0 < score < 1 else score  # always and never stay what they are
+
+
+def _pooling(values: Mapping[str, Any]) -> Pooling:
+    if values["kind"] not in ("max", "window") or not values["window"] >= 1:
+        raise ArtifactError(
+            f"pooling {dict(values)}",
+            expected='kind "max", or "window" of one token or more',
+            remedy="install the groundwire version that wrote it, or train the detector anew",
+        )
+    return Pooling(**values)
+
+
+def _check_shapes(encoder: SparseEncoder, shapes: Shapes, terms: tuple[Term, ...], probe: Probe) -> None:
+    numbers = {"terms": len(terms), "shapes": shapes.terms, "encoder rows": encoder.weight.shape[0]}
+    widths = {"encoder columns": encoder.weight.shape[1], "probe dimensions": probe.row.shape[0]}
+    for counts in (numbers | {"encoder biases": encoder.bias.shape[0]}, widths):
+        if len(set(counts.values())) > 1:
+            raise ArtifactError(
+                ", ".join(f"{count} {name}" for name, count in counts.items()),
+                expected="the same number of each",
+                remedy="restore the folder as `groundwire train detector` wrote it",
+            )

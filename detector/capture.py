@@ -1,7 +1,7 @@
 """Reads a model's residual stream while it runs. The only file that registers hooks.
 
-`capture(model, "model.layers.18")` is a context manager: inside it every forward pass leaves the output of that
-submodule in `Capture.rows`; the hook is removed on exit whatever happens. With `stop=True` the pass ends at the
+`capture(model, "model.layers.18")` is a context manager: inside it `Capture.run` makes a forward pass and returns what
+that submodule gave; the hook is removed on exit whatever happens. With `stop=True` the pass ends at the
 hookpoint: later layers and the language-model head are not computed (caches of the earlier layers are filled).
 """
 
@@ -23,21 +23,19 @@ class _Stop(Exception):
 
 
 class Capture:
-    """What one `capture` context saw.
-
-    `rows` is the hookpoint's output of the latest pass, `[batch, tokens, d_model]` in the model's own dtype.
-    """
+    """Runs forward passes in one `capture` context and reads the hookpoint's output."""
 
     def __init__(self, hookpoint: str, stop: bool) -> None:
         self.hookpoint, self.stop = hookpoint, stop
-        self._rows: Tensor | None = None
+        self._rows: Any = None
 
     def run(
         self, forward: Callable[..., Any], *args: Any, **kwargs: Any
     ) -> tuple[Float[Tensor, "batch tokens d"], Any]:
         """Call `forward(*args, **kwargs)`; return the captured rows and its output (None where the pass was stopped).
 
-        Raises CaptureError where the hookpoint was not reached: nothing captured must never look like nothing found.
+        The rows are `[batch, tokens, d_model]` in the model's own dtype. Raises CaptureError where the hookpoint was
+        not reached (nothing captured must never look like nothing found) or gives anything but such rows.
         """
         self._rows, output = None, None
         with suppress(_Stop), torch.inference_mode():  # here, not around the context: a caller may yield inside it
@@ -47,6 +45,13 @@ class Capture:
                 f"the forward pass never reached {self.hookpoint!r}",
                 expected="every pass runs the hookpoint's module",
                 remedy="check that the hookpoint belongs to the decoder and that the model is not compiled or fused",
+            )
+        if not isinstance(self._rows, Tensor) or self._rows.ndim != 3:
+            shape = tuple(self._rows.shape) if isinstance(self._rows, Tensor) else type(self._rows).__name__
+            raise CaptureError(
+                f"the output of {self.hookpoint!r} is {shape}",
+                expected="one tensor [batch, tokens, d_model]",
+                remedy="choose a decoder layer as the hookpoint",
             )
         return self._rows, output
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import importlib
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
 
 import click
 
 from groundwire import __version__
-from groundwire.errors import GroundwireError
+from groundwire.errors import GroundwireError, MissingExtra
 
 # name: (module, attribute, one line for the overview)
 COMMANDS = {
@@ -17,10 +19,27 @@ COMMANDS = {
     "score": ("groundwire.batch.command", "score", "Score answers that exist: a JSONL file in, a JSONL file out."),
     "train": ("groundwire.training.commands", "train", "Train a dictionary or a detector for your model and data."),
 }
+# Module that may be absent: (distribution, extra that brings it)
+EXTRAS = {
+    "interpret": ("interpret-core", "train"),
+    "sklearn": ("scikit-learn", "train"),
+    "scipy": ("scipy", "train"),
+}
+
+
+@contextmanager
+def missing_extras() -> Iterator[None]:
+    """A module of `EXTRAS` that cannot be imported becomes a MissingExtra; any other ImportError stays what it is."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        if error.name not in EXTRAS:
+            raise
+        raise MissingExtra(*EXTRAS[error.name]) from error
 
 
 class LazyGroup(click.Group):
-    """A group whose commands are imported on first use; `commands` as in `COMMANDS`."""
+    """A group whose commands are imported on first use; `lazy` as in `COMMANDS`."""
 
     def __init__(self, *args: object, lazy: Mapping[str, tuple[str, str, str]], **kwargs: object) -> None:
         super().__init__(*args, **kwargs)  # type: ignore[arg-type]
@@ -33,7 +52,12 @@ class LazyGroup(click.Group):
         if name not in self.lazy:
             return None
         module, attribute, _ = self.lazy[name]
-        return getattr(importlib.import_module(module), attribute)
+        with missing_extras():
+            return getattr(importlib.import_module(module), attribute)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        with missing_extras():  # commands import what is heavy when they run
+            return super().invoke(ctx)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):

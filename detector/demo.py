@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import textwrap
 import time
 from dataclasses import dataclass
@@ -83,7 +84,7 @@ def demo(artifact: str | None, color: bool | None) -> None:
     start = time.perf_counter()
     click.echo("Loading the model and the detector ...", err=True)
     detector = Detector.from_pretrained(artifact)
-    colored = click.get_text_stream("stdout").isatty() if color is None else color
+    colored = sys.stdout.isatty() if color is None else color
     click.echo(f"{detector.engine.model_id}, ready after {time.perf_counter() - start:.1f} s.\n")
     for number, question in enumerate(QUESTIONS, 1):
         text, detection = _answer(detector, question)
@@ -138,8 +139,9 @@ def _wrapped(text: str, first: str, rest: str) -> str:
 
 def _legend(color: bool) -> str:
     marks = "on red" if color else "between ⟦ and ⟧"
-    return f"""Characters {marks} are what the detector holds to be unfaithful in a flagged answer. A term is a latent of
-the model's residual stream: the words it fires on → the words it promotes; its number is log-odds added to the score.
+    return f"""Characters {marks} are what the detector holds to be unfaithful in a flagged answer. A term is a
+latent of the model's residual stream: the words it fires on → the words it promotes; its number is what it adds to the
+log-odds of the score.
 
 Next:
   groundwire score answers.jsonl -o verdicts.jsonl     score answers you have logged

@@ -8,9 +8,9 @@ from typing import Any
 
 from groundwire.abstention import abstained
 from groundwire.artifact import Artifact
-from groundwire.calibration import log_odds, prevalence_shift, sigmoid, threshold_for
+from groundwire.calibration import sigmoid, threshold_for
 from groundwire.engines.base import Engine
-from groundwire.errors import CaptureError, InputError, PromptTooLong
+from groundwire.errors import CaptureError, InputError
 from groundwire.prompts import render, tokenize_response
 from groundwire.spans import find_spans
 from groundwire.types import Contribution, Detection, Example, Readout, Reason, Request, Step, Token, TokenScore
@@ -58,16 +58,17 @@ class Detector:
         cannot be had, InputError on an unknown target.
         """
         loaded = Artifact.from_pretrained(artifact or DEFAULT_ARTIFACT)
-        shift = prevalence_shift(loaded.prevalence, prevalence)
+        if prevalence is not None:
+            loaded = loaded.at_prevalence(prevalence)
+        if threshold is None:
+            threshold = threshold_for(loaded.thresholds, target)
         if engine is None:
             from groundwire.engines.reader import load_reader
             from groundwire.engines.transformers import TransformersEngine
 
             engine = TransformersEngine(load_reader(model or loaded.model), loaded.hookpoint)
         loaded.check_engine(engine)
-        if threshold is None:
-            threshold = sigmoid(log_odds(threshold_for(loaded.thresholds, target)) + shift)
-        return cls(loaded.shifted(shift), engine, threshold=threshold)
+        return cls(loaded, engine, threshold=threshold)
 
     @property
     def tokenizer(self) -> Any:
@@ -97,8 +98,13 @@ class Detector:
         return [found[i] for i in range(len(examples))]
 
     def stream(self, request: Request) -> Iterator[Step | Detection]:
-        """Generate an answer; yield each step as it comes and, last, the detection over all of it."""
-        text, tokens = "", []
+        """Generate an answer; yield each step as it comes and, last, the detection over all of it.
+
+        Raises InputError on messages or sampling that cannot be used, PromptTooLong where prompt and `max_tokens`
+        exceed the context; both before the first step.
+        """
+        text = ""
+        tokens: list[Token] = []
         for _, step in self.engine.generate([request], self.artifact.scorer):
             text, tokens = text + step.text, tokens + list(step.tokens)
             yield step
@@ -109,6 +115,8 @@ class Detector:
         """Turn what scoring folded for one response into a detection."""
         if reason := _nothing_to_check(text):
             return self.not_checked(reason)
+        if not tokens:  # a tokenizer may drop all of a text, and no rows are no evidence
+            return self.not_checked("empty_response", "the tokenizer makes no token of the response")
         if not readout.finite:
             return self.not_checked("capture_failed", "the model gave activations that are not finite numbers")
         if readout.rows != len(tokens):
@@ -137,18 +145,17 @@ class Detector:
     def _score_group(self, prompt: Sequence[int], responses: Mapping[int, str]) -> dict[int, Detection]:
         """Detections of all responses to one rendered prompt."""
         tokens = {i: tokenize_response(self.tokenizer, response) for i, response in responses.items()}
-        fits = [i for i in responses if len(prompt) + len(tokens[i]) <= self.engine.context]
-        found = {
-            i: self.not_checked(
-                "prompt_too_long",
-                f"{len(prompt)} prompt and {len(tokens[i])} response tokens; context of {self.engine.context}",
-            )
-            for i in responses
-            if i not in fits
-        }
+        found: dict[int, Detection] = {}
+        for i in responses:
+            if len(prompt) + len(tokens[i]) > self.engine.context:
+                lengths = f"{len(prompt)} prompt and {len(tokens[i])} response tokens"
+                found[i] = self.not_checked("prompt_too_long", f"{lengths}; context of {self.engine.context}")
+        fits = [i for i in responses if i not in found]
+        if not fits:
+            return found
         try:
             readouts = self.engine.replay(prompt, [[t.id for t in tokens[i]] for i in fits], self.artifact.scorer)
-        except (CaptureError, PromptTooLong) as error:
+        except CaptureError as error:
             return found | {i: self.not_checked("capture_failed", str(error)) for i in fits}
         for i, readout in zip(fits, readouts, strict=True):
             found[i] = self.detect(readout, responses[i], tokens[i])

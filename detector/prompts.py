@@ -59,13 +59,17 @@ def render(tokenizer: Any, messages: Sequence[Message]) -> list[int]:
 
 
 def tokenize_response(tokenizer: Any, response: str) -> list[Token]:
-    """Tokens of a response given as text, with the code points they cover. No special tokens are added.
+    """Tokens of a response given as text, with the code points they cover. No special tokens are added, and what is
+    spelt like one in the text (`<|im_end|>`) is text.
 
-    Parts of one character that was split over several tokens all cover that character.
+    Parts of one character that was split over several tokens all cover that character. White space that a tokenizer
+    leaves out of its offsets (Llama 3's does) belongs to the token after it, as in a generated answer.
     """
     if not response:
         return []
-    encoded = tokenizer(response, add_special_tokens=False, return_offsets_mapping=True)
-    return [
-        Token(i, start, end) for i, (start, end) in zip(encoded["input_ids"], encoded["offset_mapping"], strict=True)
-    ]
+    encoded = tokenizer(response, add_special_tokens=False, split_special_tokens=True, return_offsets_mapping=True)
+    tokens, covered = [], 0
+    for token_id, (start, end) in zip(encoded["input_ids"], encoded["offset_mapping"], strict=True):
+        tokens.append(Token(token_id, min(start, covered), end))
+        covered = max(covered, end)
+    return tokens

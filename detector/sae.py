@@ -55,7 +55,7 @@ def reconstruction(dictionary: Dictionary, rows: Float[Tensor, "rows d"]) -> Rec
         raise DictionaryError(
             f"rows of shape {tuple(rows.shape)}", expected="[n, d_model] with n of 2 or more (some hundreds are better)"
         )
-    mean = rows.double().mean(0)
+    mean = torch.stack([part.double().sum(0) for part in rows.split(_CHUNK)]).sum(0) / len(rows)
     error, variance, fired = 0.0, 0.0, torch.zeros(dictionary.n_latents, dtype=torch.long)
     for part in rows.split(_CHUNK):
         latents = dictionary.encode(part)

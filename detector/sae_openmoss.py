@@ -86,7 +86,7 @@ def _dictionary(
         encoder_bias=bias,
         decoder=decoder,
         decoder_bias=tensors.get("b_D", torch.zeros(encoder.shape[1])),
-        activation=kind,
+        activation=kind,  # type: ignore[arg-type]
         k=config.get("top_k") if kind == "topk" else None,
         threshold=thresholds if kind == "jumprelu" else None,
         input_scale=scale,

@@ -22,19 +22,30 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from groundwire.additive import Shapes
-from groundwire.errors import CaptureError
+from groundwire.errors import ArtifactError, CaptureError
 from groundwire.sae import SparseEncoder
 from groundwire.types import Readout
 
 
 @dataclass(frozen=True)
 class Pooling:
-    """How token rows become one response. The last three fields are for kind "window" only."""
+    """How token rows become one response. The last three fields are for kind "window" only.
+
+    Raises ArtifactError on another kind, which would count nothing, and on an empty window.
+    """
 
     kind: Literal["max", "window"] = "max"
     window: int = 8
     window_weight: float = 1.0
     mean_weight: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.kind not in ("max", "window") or self.window < 1:
+            raise ArtifactError(
+                f"pooling {self.kind!r} over a window of {self.window}",
+                expected='kind "max" or "window", a window of at least one token',
+                remedy="restore the artifact as it was written, or install the version that wrote it",
+            )
 
 
 @dataclass
@@ -45,10 +56,10 @@ class State:
     finite: Tensor  # [slots] bool
     maximum: Float[Tensor, "slots terms"]
     peak: Int[Tensor, "slots terms"]
-    # kind "window" only; empty on the last axis otherwise
-    ring: Float[Tensor, "slots window terms"]  # contributions of the latest tokens, token t at t % window
-    total: Float[Tensor, "slots terms"]
-    best: Float[Tensor, "slots terms"]  # sums over the best window so far
+    # kind "window" only, where windowed = terms; 0 otherwise
+    ring: Float[Tensor, "slots window windowed"]  # contributions of the latest tokens, token t at t % window
+    total: Float[Tensor, "slots windowed"]
+    best: Float[Tensor, "slots windowed"]  # sums over the best window so far
     best_logit: Float[Tensor, " slots"]
     token_sums: list[list[Tensor]]  # per slot: sums of contributions of its tokens, in order
 
@@ -62,9 +73,8 @@ class State:
 
     def to(self, device: torch.device | str) -> State:
         """The same state on another device."""
-        moved = {f.name: getattr(self, f.name) for f in fields(self)}
-        moved = {name: value.to(device) if isinstance(value, Tensor) else value for name, value in moved.items()}
-        return State(**moved)
+        moved = {f.name: getattr(self, f.name).to(device) for f in fields(self) if f.name != "token_sums"}
+        return State(**moved, token_sums=[[part.to(device) for part in parts] for parts in self.token_sums])
 
 
 @dataclass(frozen=True)
@@ -114,7 +124,11 @@ class Scorer:
             may be mixed in any way. Raises CaptureError where the number of features is not the number of terms.
         """
         if features.shape[1] != self.terms:
-            raise CaptureError(f"{features.shape[1]} features a row", expected=f"{self.terms}, one for each term")
+            raise CaptureError(
+                f"{features.shape[1]} features a row",
+                expected=f"{self.terms}, one for each term",
+                remedy="fold what this scorer's own `encode` gives",
+            )
         if not len(features):
             return state
         used, inverse = slots.unique(return_inverse=True)
@@ -140,7 +154,8 @@ class Scorer:
         state.maximum[used] = after
 
     def _fold_window(self, state: State, features: Tensor, used: Tensor, inverse: Tensor, order: Tensor) -> None:
-        contributions = self.shapes(features).double()
+        # Contiguous, because a sum adds in another order over a transposed view, which `shapes` gives for many rows.
+        contributions = self.shapes(features).contiguous()
         sums = contributions.sum(1)
         width = self.pooling.window
         # One token of every response at a time: the additions happen in the same order for any chunks.

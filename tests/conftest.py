@@ -11,10 +11,15 @@ import os  # noqa: E402
 from pathlib import Path  # noqa: E402
 from typing import Any  # noqa: E402
 
+import hypothesis  # noqa: E402
 import pytest  # noqa: E402
 
 from groundwire.engines.reader import Reader, load_reader  # noqa: E402
 from groundwire.errors import FetchError  # noqa: E402
+
+# A test that stalls on a busy machine is not a slow test.
+hypothesis.settings.register_profile("groundwire", deadline=None)
+hypothesis.settings.load_profile("groundwire")
 
 REPOSITORY = Path(__file__).parents[1]
 VOCABULARY = 400

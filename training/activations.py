@@ -48,20 +48,20 @@ def collect(
     """Fill `folder` with shards until `tokens` rows are on disk; return the shards' paths in order.
 
     description: what made the rows (model, text, hookpoint, seed); kept in `source.json`. A folder made from
-        something else is refused with InputError rather than mixed.
+        something else is refused with InputError rather than mixed, and so is text that gives no row at all.
     """
     folder.mkdir(parents=True, exist_ok=True)
     source = folder / "source.json"
-    if source.exists() and json.loads(source.read_text()) != description:
+    shards = list(_present(folder))
+    if shards and source.exists() and json.loads(source.read_text()) != description:
         raise InputError(
             f"{folder} holds activations of another model, text or hookpoint",
             expected=json.dumps(description),
             remedy="choose another folder, or delete this one",
         )
     source.write_text(json.dumps(description, indent=1))
-    shards = sorted(folder.glob("shard-*.safetensors"))
     skip = _sequences_done(shards)
-    done = sum(_length(path) for path in shards)
+    done = sum(map(row_count, shards))
     pending: list[tuple[Tensor, Tensor, Tensor]] = []
     waiting = 0
     device = next(model.parameters()).device
@@ -78,12 +78,24 @@ def collect(
             if waiting >= SHARD_ROWS or done + waiting >= tokens:
                 shards.append(_write(folder, len(shards), pending))
                 done, waiting, pending = done + waiting, 0, []
-    if pending:
+    if waiting:
         shards.append(_write(folder, len(shards), pending))
         done += waiting
+    if not done:
+        raise InputError(
+            "the text gave no rows",
+            expected="documents of some paragraphs, and finite activations",
+            remedy="add documents (one in eight is held out), or use float32 weights",
+        )
     if done < tokens:
         tqdm.write(f"the text gave {done:,} rows, {tokens:,} were asked for")
     return shards
+
+
+def row_count(shard: Path) -> int:
+    """Rows of a shard, from its header alone."""
+    with safe_open(shard, "pt") as file:
+        return file.get_slice("tokens").get_shape()[0]
 
 
 def load_rows(shards: Sequence[Path]) -> Float[Tensor, "n d"]:
@@ -124,16 +136,20 @@ def _batches(window: list[tuple[int, list[int]]]) -> Iterator[list[tuple[int, li
 
 def _write(folder: Path, index: int, pending: list[tuple[Tensor, Tensor, Tensor]]) -> Path:
     rows, tokens, sequences = (torch.cat(parts).contiguous() for parts in zip(*pending, strict=True))
-    path = folder / f"shard-{index:05d}.safetensors"
+    path = _path(folder, index)
     partial = path.with_suffix(".partial")
     save_file({"rows": rows, "tokens": tokens, "sequences": sequences}, partial)
     partial.replace(path)
     return path
 
 
-def _length(shard: Path) -> int:
-    with safe_open(shard, "pt") as file:
-        return file.get_slice("tokens").get_shape()[0]
+def _path(folder: Path, index: int) -> Path:
+    return folder / f"shard-{index:05d}.safetensors"
+
+
+def _present(folder: Path) -> Iterator[Path]:
+    """Shards up to the first one that is missing; later ones are written again, to the same content."""
+    return itertools.takewhile(Path.exists, (_path(folder, index) for index in itertools.count()))
 
 
 def _sequences_done(shards: Sequence[Path]) -> int:

@@ -11,6 +11,7 @@ import click
 from groundwire.engines.reader import DTYPES
 
 FOLDER = click.Path(file_okay=False, path_type=Path)
+COUNT = click.IntRange(min=1)
 FILE = click.Path(dir_okay=False, path_type=Path)
 
 
@@ -24,15 +25,33 @@ def train() -> None:
 @click.option("-o", "--output", "folder", required=True, type=FOLDER, help="Folder for dictionary, report and work.")
 @click.option("--model", help="Folder or Hugging Face id. [default: the embedded SmolLM2-135M-Instruct]")
 @click.option("--hookpoint", default="model.layers.18", show_default=True, help="Submodule whose output is learned.")
-@click.option("--tokens", default=3_200_000, show_default=True, help="Training tokens.")
-@click.option("--held-out-tokens", default=500_000, show_default=True, help="Tokens of other documents to report on.")
-@click.option("--latents", default=4096, show_default=True, help="Width of the dictionary.")
-@click.option("--k", default=60, show_default=True, help="Mean number of active latents per token.")
-@click.option("--epochs", default=2, show_default=True, help="Passes over the activations.")
-@click.option("--rag-share", default=0.5, show_default=True, help="Share of documents set as RAG prompts.")
-@click.option("--context", default=512, show_default=True, help="Tokens per plain window; RAG prompts may take double.")
+@click.option("--tokens", type=COUNT, default=3_200_000, show_default=True, help="Training tokens.")
 @click.option(
-    "--dtype", type=click.Choice(DTYPES), default="float32", show_default=True, help="Of the model's weights."
+    "--held-out-tokens", type=COUNT, default=500_000, show_default=True, help="Tokens of other documents to report on."
+)
+@click.option("--latents", type=COUNT, default=4096, show_default=True, help="Width of the dictionary.")
+@click.option("--k", type=COUNT, default=60, show_default=True, help="Mean number of active latents per token.")
+@click.option("--epochs", type=COUNT, default=2, show_default=True, help="Passes over the activations.")
+@click.option(
+    "--rag-share",
+    type=click.FloatRange(0, 1),
+    default=0.5,
+    show_default=True,
+    help="Share of documents set as RAG prompts.",
+)
+@click.option(
+    "--context",
+    type=COUNT,
+    default=512,
+    show_default=True,
+    help="Tokens per plain window; RAG prompts may take double.",
+)
+@click.option(
+    "--dtype",
+    type=click.Choice(DTYPES),
+    default="float32",
+    show_default=True,
+    help="Of the model's weights while training activations are collected.",
 )
 @click.option("--device", default="cpu", show_default=True, help="cpu, cuda, cuda:1 ...")
 @click.option("--seed", default=0, show_default=True)
@@ -55,11 +74,15 @@ def sae(text: Path, folder: Path, **options: Any) -> None:
 @click.option("--work", type=FOLDER, help="Folder for features. [default: OUTPUT.work]")
 @click.option("--model", help="Folder or Hugging Face id. [default: the embedded SmolLM2-135M-Instruct]")
 @click.option("--hookpoint", help="Submodule the dictionary belongs to. [default: the dictionary's own]")
-@click.option("--label-text", type=FOLDER, help="Activations that `train sae` kept; they name the latents.")
+@click.option(
+    "--label-text",
+    type=FOLDER,
+    help="Activations to name the latents by: activations/training in the output of `train sae`.",
+)
 @click.option("--id", "detector_id", help="Name of the detector. [default: the model's id]")
 @click.option("--detector-version", default="1", show_default=True)
-@click.option("--latents", default=1000, show_default=True, help="Latents to keep, by mutual information.")
-@click.option("--licence", "licences", multiple=True, help="Licence of a training set, as a line for the card.")
+@click.option("--latents", type=COUNT, default=1000, show_default=True, help="Latents to keep, by mutual information.")
+@click.option("--licence", "licences", multiple=True, metavar="DATASET=LICENCE", help="For the card; repeatable.")
 @click.option("--jobs", default=1, show_default=True, help="Processes for fitting.")
 @click.option("--seed", default=0, show_default=True)
 def detector(labelled: tuple[Path, ...], folder: Path, **options: Any) -> None:

@@ -37,7 +37,7 @@ class OutOfFold:
     the contributions of the latents that peak in each token."""
 
     logits: Float[np.ndarray, " rows"]
-    token_sums: list[Float[np.ndarray, " tokens"]]
+    token_sums: list[Float[np.ndarray, " _"]]  # each of its own length
 
 
 def fit_recipe(
@@ -67,7 +67,8 @@ def out_of_fold(
         contributions = fitted.shapes(torch.from_numpy(features.maximum[test][:, chosen])).numpy()
         logits[test] = fitted.intercept + contributions.sum(-1)
         for row, values in zip(test, contributions, strict=True):
-            sums[row] = np.bincount(features.peak[row, chosen].clip(0), values, minlength=features.length[row])
+            length = features.length[row]  # without tokens there is no peak either
+            sums[row] = np.bincount(features.peak[row, chosen].clip(0), values, minlength=length)[:length]
         done()
     return OutOfFold(logits, sums)
 

@@ -17,11 +17,13 @@ from tqdm import tqdm
 
 from groundwire.capture import substitute
 from groundwire.engines.reader import Reader, load_reader
+from groundwire.errors import InputError
 from groundwire.sae import Dictionary, reconstruction, save_dictionary
-from groundwire.training.activations import collect, load_rows
+from groundwire.training.activations import collect, load_rows, row_count
 from groundwire.training.sae import SaeConfig, SaeTrainer
 from groundwire.training.text import sequences
 
+MEASURED_DTYPE = "float32"  # detectors read the model so unless told otherwise, whatever the training rows were made in
 LOSS_TOKENS = 40_000  # for loss recovered: three passes through the whole model, so fewer than for the rest
 
 
@@ -46,12 +48,18 @@ class DictionaryRun:
 def train_dictionary(text: Path, folder: Path, run: DictionaryRun) -> dict[str, Any]:
     """Do what is not done yet; return the report, which is also written to `folder/report.json`."""
     reader = load_reader(run.model, dtype=run.dtype, device=run.device)
+    if 2 * run.context > reader.context:
+        raise InputError(
+            f"sequences of up to {2 * run.context} tokens (RAG prompts take twice the context)",
+            expected=f"at most {reader.context}, the context of {reader.id}",
+            remedy=f"pass --context {reader.context // 2} or less",
+        )
     shards = _activations(reader, text, folder / "activations" / "training", run, held_out=False)
     config = SaeConfig(latents=run.latents, k=run.k, epochs=run.epochs, seed=run.seed)
     trainer = SaeTrainer(config, checkpoint=folder / "checkpoint.safetensors", device=run.device)
     trainer.fit(shards, hookpoint=run.hookpoint, model=reader.id)
     trained = {
-        "training_tokens": sum(len(load_rows([shard])) for shard in shards),
+        "training_tokens": sum(map(row_count, shards)),
         "text": text.name,
         "rag_share": run.rag_share,
         "dtype": run.dtype,
@@ -59,6 +67,8 @@ def train_dictionary(text: Path, folder: Path, run: DictionaryRun) -> dict[str, 
     }
     dictionary = replace(trainer.dictionary_, metadata=trained)
     save_dictionary(dictionary, folder)
+    if run.dtype != MEASURED_DTYPE:
+        reader = load_reader(run.model, dtype=MEASURED_DTYPE, device=run.device)
     report = {**trained, **measure(dictionary, reader, text, folder, run)}
     (folder / "report.json").write_text(json.dumps(report, indent=1))
     return report
@@ -95,8 +105,8 @@ def loss_recovered(
         return lambda rows: torch.cat([rows[:, :1], function(rows[:, 1:])], dim=1)
 
     def rebuild(rows: Tensor) -> Tensor:
-        flat = rows.reshape(-1, rows.shape[-1]).float()
-        return dictionary.decode(dictionary.encode(flat)).reshape(rows.shape).to(rows.dtype)
+        flat = rows.reshape(-1, rows.shape[-1]).float().cpu()  # where the dictionary is, whatever runs the model
+        return dictionary.decode(dictionary.encode(flat)).reshape(rows.shape).to(rows)
 
     def flatten(rows: Tensor) -> Tensor:
         return rows.mean(1, keepdim=True).expand_as(rows)
@@ -135,7 +145,7 @@ def _activations(reader: Reader, text: Path, folder: Path, run: DictionaryRun, *
         "held_out": held_out,
         "rag_share": run.rag_share,
         "context": run.context,
-        "dtype": run.dtype,
+        "dtype": MEASURED_DTYPE if held_out else run.dtype,
         "seed": run.seed,
     }
     texts = sequences(

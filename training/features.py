@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,7 +22,7 @@ from tqdm import tqdm
 
 from groundwire.additive import Shapes
 from groundwire.engines.transformers import TransformersEngine
-from groundwire.errors import InputError
+from groundwire.errors import InputError, PromptTooLong
 from groundwire.prompts import render, tokenize_response
 from groundwire.sae import Dictionary
 from groundwire.scoring import Scorer
@@ -73,6 +73,7 @@ def _part(engine: TransformersEngine, scorer: Scorer, examples: Sequence[Labelle
         groups.setdefault(tuple(render(engine.tokenizer, example.messages)), []).append(i)
     for prompt, members in groups.items():
         responses = [[t.id for t in tokenize_response(engine.tokenizer, examples[i].response)] for i in members]
+        _check_lengths(engine, len(prompt), {examples[i].id: len(r) for i, r in zip(members, responses, strict=True)})
         numbers = torch.tensor(members, device=engine.device)
         for rows, slots in engine.replay_rows(prompt, responses):
             scorer.fold(state, scorer.encode(rows), numbers[slots])
@@ -84,6 +85,16 @@ def _part(engine: TransformersEngine, scorer: Scorer, examples: Sequence[Labelle
         "peak": state.peak.int().cpu(),
         "length": state.count.int().cpu(),
     }
+
+
+def _check_lengths(engine: TransformersEngine, prompt: int, responses: Mapping[str, int]) -> None:
+    for name, length in responses.items():
+        if prompt + length > engine.context:
+            raise PromptTooLong(
+                f"row {name}: {prompt} prompt and {length} response tokens",
+                expected=f"at most {engine.context} together, the context of {engine.model_id}",
+                remedy="leave the row out of the training data",
+            )
 
 
 def _whole_dictionary(dictionary: Dictionary) -> Scorer:
@@ -101,10 +112,11 @@ def _check_source(
     source = {
         "model": engine.model_id,
         "hookpoint": engine.hookpoint,
-        "dictionary": hashlib.sha256(dictionary.encoder.numpy().tobytes()).hexdigest(),
+        "dictionary": _digest(dictionary),
         "rows": rows,
     }
-    if path.exists() and (found := json.loads(path.read_text())) != source:
+    filled = any(path.parent.glob("part-*.safetensors"))
+    if filled and path.exists() and (found := json.loads(path.read_text())) != source:
         differs = [name for name in source if found.get(name) != source[name]]
         raise InputError(
             f"{path.parent} holds features made with another {', '.join(differs)}",
@@ -112,3 +124,11 @@ def _check_source(
             remedy="choose another folder, or delete this one",
         )
     path.write_text(json.dumps(source, indent=1))
+
+
+def _digest(dictionary: Dictionary) -> str:
+    """Of all that pre-activations depend on."""
+    digest = hashlib.sha256(f"{dictionary.input_scale} {dictionary.subtract_decoder_bias}".encode())
+    for tensor in (dictionary.encoder, dictionary.encoder_bias, dictionary.decoder_bias):
+        digest.update(tensor.numpy().tobytes())
+    return digest.hexdigest()

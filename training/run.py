@@ -14,7 +14,7 @@ from tqdm import tqdm
 from groundwire.artifact import Artifact
 from groundwire.engines.reader import load_reader
 from groundwire.engines.transformers import TransformersEngine
-from groundwire.errors import DictionaryError
+from groundwire.errors import DictionaryError, InputError
 from groundwire.prompts import render
 from groundwire.sae import check_fit, load_dictionary
 from groundwire.training.activations import without_sinks
@@ -54,8 +54,10 @@ class DetectorRun:
 def run_detector(labelled: Sequence[Path], folder: Path, run: DetectorRun) -> dict[str, Any]:
     """Train on the rows of all files; write the artifact to `folder`; return its figures.
 
-    Raises DictionaryError where the dictionary does not rebuild the model's activations on the rows' own prompts.
+    Raises DictionaryError where the dictionary does not rebuild the model's activations on the rows' own prompts, and
+    InputError on unusable rows, a folder without activations or a licence without its data set.
     """
+    shards, licences = _label_shards(run.label_text), _licences(run.licences)
     examples = [example for path in labelled for example in read_labelled(path)]
     dictionary = load_dictionary(run.dictionary, hookpoint=run.hookpoint)
     if dictionary.hookpoint is None:
@@ -67,12 +69,15 @@ def run_detector(labelled: Sequence[Path], folder: Path, run: DetectorRun) -> di
     reader = load_reader(run.model)
     engine = TransformersEngine(reader, dictionary.hookpoint)
     check_fit(dictionary, _sample_rows(engine, examples))
-    features = collect_features(engine, dictionary, examples, (run.work or folder.with_suffix(".work")) / "features")
-    shards = sorted(run.label_text.glob("shard-*.safetensors")) if run.label_text else []
+    features = collect_features(engine, dictionary, examples, (run.work or Path(f"{folder}.work")) / "features")
     about = {
         "recipe": "RAGLens (arXiv 2512.08892)",
-        "dictionary": {"n_latents": dictionary.n_latents, "latents_kept": run.latents, **dictionary.metadata},
-        "training": _training(examples, dict(name.partition("=")[::2] for name in run.licences)),
+        "dictionary": {
+            "n_latents": dictionary.n_latents,
+            "latents_kept": min(run.latents, dictionary.n_latents),
+            **dictionary.metadata,
+        },
+        "training": _training(examples, licences),
         "seed": run.seed,
     }
     with tqdm(total=FOLDS + 1, unit="fit", desc="detector", disable=None) as bar:
@@ -92,6 +97,24 @@ def run_detector(labelled: Sequence[Path], folder: Path, run: DetectorRun) -> di
         )
     replace(artifact, card=render_card(_card(artifact))).save_pretrained(folder)
     return {"figures": artifact.about["figures"], "tokens": artifact.about["tokens"]}
+
+
+def _label_shards(folder: Path | None) -> list[Path]:
+    shards = sorted(folder.glob("shard-*.safetensors")) if folder else []
+    if folder and not shards:
+        raise InputError(
+            f"{folder} holds no shard of activations",
+            expected="shard-00000.safetensors and so on",
+            remedy="pass the folder activations/training in what `groundwire train sae` wrote",
+        )
+    return shards
+
+
+def _licences(given: Sequence[str]) -> dict[str, str]:
+    for item in given:
+        if "=" not in item:
+            raise InputError(f"--licence {item!r}", expected="DATASET=LICENCE, such as ragtruth-qa=MIT")
+    return dict(item.partition("=")[::2] for item in given)
 
 
 def _sample_rows(engine: TransformersEngine, examples: Sequence[LabelledExample]) -> Tensor:

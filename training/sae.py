@@ -10,6 +10,7 @@ Inputs are scaled so that a centred row has mean squared norm d_model; the scale
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 from collections.abc import Iterator, Sequence
@@ -18,6 +19,7 @@ from pathlib import Path
 
 import torch
 from jaxtyping import Float
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.nn.functional import embedding_bag
@@ -25,7 +27,7 @@ from tqdm import tqdm
 
 from groundwire.errors import DictionaryError
 from groundwire.sae import Dictionary
-from groundwire.training.activations import load_rows
+from groundwire.training.activations import load_rows, row_count
 
 SHARDS_IN_MEMORY = 8
 CHECKPOINT_EVERY = 200  # steps
@@ -53,8 +55,8 @@ class SaeConfig:
 class SaeTrainer:
     """Learns a dictionary from rows `[n, d_model]`.
 
-    State after `fit`: `dictionary_` (JumpReLU, in the rows' own scale), `losses_` (fraction of variance unexplained per
-    step, a running mean of the training batches).
+    State after `fit`: `dictionary_` (JumpReLU, in the rows' own scale), `losses_` (fraction of variance unexplained, a
+    running mean of the training batches, every 20th step).
     """
 
     def __init__(self, config: SaeConfig, *, checkpoint: Path | None = None, device: str = "cpu") -> None:
@@ -63,32 +65,32 @@ class SaeTrainer:
     def fit(self, shards: Sequence[Path], *, hookpoint: str, model: str) -> SaeTrainer:
         """Train on `shards`; continue from the checkpoint where there is one of the same config."""
         config = self.config
-        total_rows = sum(len(load_file(path)["tokens"]) for path in shards)
+        total_rows = sum(map(row_count, shards))
         steps = max(1, total_rows * config.epochs // config.batch)
         self._start(load_rows(shards[:1]))
         done = self._resume(steps)
         bar = tqdm(total=steps, initial=done, unit="step", desc="dictionary", disable=None)
         with bar:
-            for step, rows in enumerate(self._batches(shards, steps)):
-                if step < done:
-                    continue
+            # A finished run reads no shard again; an interrupted one draws its first batches anew, to the same shuffle.
+            batches = self._batches(shards, steps) if done < steps else iter(())
+            for step, rows in itertools.islice(enumerate(batches), done, None):
                 self._step(rows.to(self.device), step, steps)
                 bar.update()
                 if step % 20 == 0:
                     alive = int((self._silent < config.dead_rows).sum())
                     bar.set_postfix_str(f"unexplained {self._unexplained:.3f}, alive {alive}/{config.latents}")
                     self.losses_.append(self._unexplained)
-                if step % CHECKPOINT_EVERY == CHECKPOINT_EVERY - 1:
+                if (step + 1) % CHECKPOINT_EVERY == 0 or step + 1 == steps:
                     self._save(step + 1, steps)
         self.dictionary_ = self._dictionary(hookpoint, model)
         return self
 
     def _start(self, sample: Float[Tensor, "n d"]) -> None:
         config, d = self.config, sample.shape[1]
-        torch.manual_seed(config.seed)
+        generator = torch.Generator().manual_seed(config.seed)
         mean = sample.mean(0)
         self._scale = math.sqrt(d) / float((sample - mean).pow(2).sum(-1).mean().sqrt())
-        decoder = torch.nn.functional.normalize(torch.randn(config.latents, d), dim=-1)
+        decoder = torch.nn.functional.normalize(torch.randn(config.latents, d, generator=generator), dim=-1)
         parameters = {
             "decoder": decoder,
             "encoder": decoder.T.clone() * 0.5,
@@ -129,13 +131,17 @@ class SaeTrainer:
         self._unexplained += rate * (float(squared.detach()) / variance - self._unexplained)
 
     def _revival(self, pre: Tensor, dead: Tensor, error: Tensor) -> Tensor:
-        """Auxiliary loss: the dead latents' largest pre-activations reconstruct the error, relative to its size."""
+        """Auxiliary loss: the share of `error` that the dead latents' largest pre-activations fail to predict.
+
+        Times the variance of a row, so that both losses are fractions on one scale (as in the paper's code): a share of
+        the error itself would fade as the reconstruction improves.
+        """
         candidates = pre[:, dead]
         count = min(len(candidates[0]), max(32, pre.shape[1] // 16))
         values, indices = candidates.topk(count, dim=-1)
         guess = embedding_bag(indices, self._p["decoder"][dead], mode="sum", per_sample_weights=values.relu())
-        relative = (guess - error).pow(2).sum(-1).mean() / error.pow(2).sum(-1).mean().clamp_min(1e-9)
-        return relative * error.pow(2).sum(-1).mean()
+        missed = (guess - error).pow(2).sum(-1).mean() / error.pow(2).sum(-1).mean().clamp_min(1e-9)
+        return missed * error.shape[1]
 
     def _keep_unit_norm_gradient(self) -> None:
         """Remove what would only change the length of a decoder direction: it is set back to 1 anyway."""
@@ -200,8 +206,6 @@ class SaeTrainer:
     def _resume(self, steps: int) -> int:
         if self.checkpoint is None or not self.checkpoint.exists():
             return 0
-        from safetensors import safe_open
-
         with safe_open(self.checkpoint, "pt") as file:
             described = json.loads(file.metadata()["groundwire"])
         if described["config"] != asdict(self.config) or described["steps"] != steps:
@@ -215,7 +219,8 @@ class SaeTrainer:
             for name, value in self._p.items():
                 value.copy_(tensors[f"p.{name}"])
         for i, value in enumerate(self._p.values()):
-            self._adam.state[value] = {name: tensors[f"adam.{i}.{name}"] for name in ("step", "exp_avg", "exp_avg_sq")}
+            moments = {name: tensors[f"adam.{i}.{name}"] for name in ("step", "exp_avg", "exp_avg_sq")}
+            self._adam.state[value] = moments | {"step": moments["step"].cpu()}  # where Adam keeps it on any device
         self._silent = tensors["silent"]
         self._scale, self._threshold = described["scale"], described["threshold"]
         self._unexplained, self.losses_ = described["unexplained"], described["losses"]
@@ -223,14 +228,18 @@ class SaeTrainer:
 
 
 def _batch_top_k(pre: Float[Tensor, "batch latents"], k: int) -> tuple[Tensor, float]:
-    """Mask of the `batch * k` largest positive pre-activations, and the smallest value kept.
+    """Mask of the `batch * k` largest positive pre-activations (fewer where values tie at the edge), and the cut:
+    `mask == pre > cut`.
 
-    The exact order statistic is taken among values above a cut that surely leaves enough of them.
+    The exact order statistic is taken among values above a cut that a few rows suggest; where these rows mislead, among
+    all positive ones.
     """
     wanted = len(pre) * k
     sample = pre[:: max(1, len(pre) // 64)]
     cut = float(sample.flatten().kthvalue(max(1, sample.numel() - 2 * k * len(sample))).values.clamp_min(0.0))
     values = pre[pre > cut]
+    if len(values) < wanted and cut > 0:
+        cut, values = 0.0, pre[pre > 0]
     if len(values) > wanted:
         cut = float(values.kthvalue(len(values) - wanted).values)
     return pre > cut, cut

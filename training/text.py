@@ -54,18 +54,24 @@ def read_documents(path: str | Path) -> Iterator[Document]:
     found = False
     with gzip.open(path, "rt", encoding="utf-8") if path.suffix == ".gz" else open(path, encoding="utf-8") as lines:
         for number, line in enumerate(lines, 1):
-            try:
-                row = json.loads(line)
-                text, title = row["text"], row.get("title") or ""
-            except (json.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
-                raise InputError(
-                    f"{path}, line {number}: {error!r:.120}", expected='{"text": "...", "title": "..."}'
-                ) from error
-            if len(text) >= MIN_CHARACTERS:
+            document = _document(line, f"{path}, line {number}") if line.strip() else None
+            if document is not None and len(document.text) >= MIN_CHARACTERS:
                 found = True
-                yield Document(title, text)
+                yield document
     if not found:
         raise InputError(f"{path} holds no text of {MIN_CHARACTERS} characters or more")
+
+
+def _document(line: str, where: str) -> Document:
+    expected = '{"text": "...", "title": "..."}'
+    try:
+        row = json.loads(line)
+        text, title = row["text"], row.get("title") or ""
+    except (json.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
+        raise InputError(f"{where}: {error!r:.120}", expected=expected) from error
+    if not isinstance(text, str):
+        raise InputError(f'{where}: "text" is {text!r:.60}', expected=expected)
+    return Document(str(title), text)
 
 
 def sequences(

@@ -38,7 +38,7 @@ class TokenCalibration:
 
 
 def calibrate_tokens(
-    tokenizer: Any, examples: Sequence[LabelledExample], token_sums: Sequence[Float[np.ndarray, " tokens"]]
+    tokenizer: Any, examples: Sequence[LabelledExample], token_sums: Sequence[Float[np.ndarray, " _"]]
 ) -> TokenCalibration:
     """Scale, intercept and span rule from rows with labelled spans.
 

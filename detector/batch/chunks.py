@@ -23,5 +23,6 @@ def chunked(rows: Iterable[Row], *, size: int = SIZE, cap: int = CAP) -> Iterato
 
 
 def _same_prompt(one: Row, other: Row) -> bool:
-    both = isinstance(one, ExampleRow) and isinstance(other, ExampleRow)
-    return both and one.example.messages == other.example.messages
+    if not isinstance(one, ExampleRow) or not isinstance(other, ExampleRow):
+        return False
+    return one.example.messages == other.example.messages

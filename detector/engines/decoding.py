@@ -14,13 +14,16 @@ from groundwire.types import Sampling, Token
 
 
 def sample(logits: Float[Tensor, " vocabulary"], sampling: Sampling, generator: torch.Generator | None) -> int:
-    """One token id: the largest logit at temperature 0, else drawn from the nucleus of mass `top_p`."""
+    """One token id: the largest logit at temperature 0, else drawn from the nucleus of mass `top_p`.
+
+    generator: on the device of the logits; None draws from torch's own.
+    """
     if sampling.temperature <= 0:
         return int(logits.argmax())
     probabilities = torch.softmax(logits.double() / sampling.temperature, dim=-1)
     if sampling.top_p < 1:
         ordered, indices = probabilities.sort(descending=True)
-        ordered[ordered.cumsum(0) - ordered >= sampling.top_p] = 0  # the first token always stays
+        ordered[1:][ordered.cumsum(0)[:-1] >= sampling.top_p] = 0  # the first token always stays
         probabilities = torch.zeros_like(probabilities).scatter(0, indices, ordered)
     return int(torch.multinomial(probabilities, 1, generator=generator))
 
@@ -69,22 +72,20 @@ class TextStream:
         self._prefix, self._read = self._read, len(self._ids)
 
     def _release(self, *, final: bool) -> tuple[str, tuple[Token, ...]]:
-        found = [at for at in (self._held.find(s) for s in self.stop if s) if at >= 0]
+        found = [(at + len(s), at) for s in self.stop if s and (at := self._held.find(s)) >= 0]
         if found:
             self.stopped = True
-            length = min(found)
+            length = min(found)[1]  # the one complete first, so that it does not matter how tokens cut the text
         else:
             length = len(self._held) if final else len(self._held) - self._possible_stop()
         text, self._held = self._held[:length], self._held[length:]
         self.text += text
         end = len(self.text)
-        if final or not self._held or self.stopped:
-            # A token that begins before the stop string is visible, cut where the text is cut.
-            ready = [t for t in self._waiting if t.start < end or (t.end <= end and not self.stopped)]
-        else:
-            ready = [t for t in self._waiting if t.end <= end]
-        self._waiting = [t for t in self._waiting if t not in ready]
-        return text, tuple(Token(t.id, t.start, min(t.end, end)) for t in ready)
+        # Tokens are in order, so those that are ready come first. A token that begins before a stop string is visible,
+        # cut where the text is cut.
+        ready = sum(t.start < end if self.stopped else t.end <= end for t in self._waiting)
+        tokens, self._waiting = self._waiting[:ready], self._waiting[ready:]
+        return text, tuple(Token(t.id, t.start, min(t.end, end)) for t in tokens)
 
     def _possible_stop(self) -> int:
         """Length of the longest end of the held text that could grow into a stop string."""

@@ -17,7 +17,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from groundwire.additive import Shapes
-from groundwire.artifact import Artifact, Probe
+from groundwire.artifact import PROBE_TEXT, Artifact, Probe
 from groundwire.detector import Detector
 from groundwire.engines.decoding import TextStream
 from groundwire.errors import PromptTooLong
@@ -43,7 +43,7 @@ class FakeTokenizer:
         self._ids: dict[str, int] = {}
 
     def __call__(
-        self, text: str, add_special_tokens: bool = False, return_offsets_mapping: bool = False
+        self, text: str, add_special_tokens: bool = False, return_offsets_mapping: bool = False, **_: Any
     ) -> dict[str, Any]:
         matches = list(re.finditer(r"\s*(?:\w+|[^\w\s])|\s+", text))
         encoded: dict[str, Any] = {"input_ids": [self._id(m.group()) for m in matches]}
@@ -77,10 +77,14 @@ class FakeEngine:
     def __init__(self, answers: Mapping[str, str] | None = None) -> None:
         self.answers = dict(answers or {})
         self.tokenizer = FakeTokenizer()
+        self.tokenizer(PROBE_TEXT)  # first, so that its ids are the same in every engine and saved artifacts fit
 
     def generate(self, requests: Sequence[Request], scorer: Scorer) -> Iterator[tuple[str, Step]]:
         """See `Engine.generate`; requests advance in turn, a word each."""
-        streams = [self._stream(request, scorer) for request in requests]
+        prompts = [render(self.tokenizer, request.messages) for request in requests]
+        for request, prompt in zip(requests, prompts, strict=True):
+            self._check_length(len(prompt) + request.sampling.max_tokens)
+        streams = [self._stream(request, prompt, scorer) for request, prompt in zip(requests, prompts, strict=True)]
         live = list(zip(requests, streams, strict=True))
         while live:
             still = []
@@ -105,9 +109,7 @@ class FakeEngine:
         """See `Engine.read`."""
         return self._rows([], ids)
 
-    def _stream(self, request: Request, scorer: Scorer) -> Iterator[Step]:
-        prompt = render(self.tokenizer, request.messages)
-        self._check_length(len(prompt) + request.sampling.max_tokens)
+    def _stream(self, request: Request, prompt: Sequence[int], scorer: Scorer) -> Iterator[Step]:
         answer = self.tokenizer(self._answer(request))["input_ids"]
         ids = answer[: request.sampling.max_tokens]
         stream = TextStream(self.tokenizer, request.sampling.stop)
@@ -125,7 +127,7 @@ class FakeEngine:
             text, tokens = "", ()
         rest, more = stream.close()
         features = self._fold(scorer, state, prompt, [*visible[folded:], *more])
-        reason: FinishReason = "stop" if stream.stopped or len(ids) == len(answer) else "length"
+        reason: FinishReason = "stop" if stream.stopped or len(answer) < request.sampling.max_tokens else "length"
         yield Step(text + rest, (*tokens, *more), features, scorer.logit(state, 0), reason, scorer.finish(state, 0))
 
     def _fold(self, scorer: Scorer, state: State, prompt: Sequence[int], tokens: Sequence[Token]) -> Tensor:

@@ -9,13 +9,14 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import threading
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from groundwire.errors import GroundwireError, InputError, ModelError
-from groundwire.fetch import DEFAULT_MODEL, MANIFEST, ensure_model, sha256_of
+from groundwire.fetch import DEFAULT_MODEL, MANIFEST, ensure_model
 
 __all__ = ["DEFAULT_MODEL", "DTYPES", "Reader", "load_reader"]
 
@@ -24,6 +25,13 @@ MIB = 1 << 20
 # Differ between releases of transformers that read the same model.
 VOLATILE_CONFIG = ("_name_or_path", "transformers_version", "dtype", "torch_dtype")
 UNLIMITED = 1 << 31  # tokenizers without a limit state a number above this
+# What tokenizers differ in: digits, case, accents (composed or not), scripts, joined emoji, code, runs of white space.
+TOKENIZER_PROBE = (
+    "The bridge's 2 towers, built in 1889–1901, rise 1,234.56 m (±0.5 %); they'LL re-open on 2024-03-07!\n\n"
+    "Zoë naïvely paid 3½ € in São Paulo. Cafe\u0301, straße, İstanbul, ﬁne. ΑΒΓ αβγ, Москва, שלום, مرحبا ١٢٣, हिन्दी, "
+    "ภาษาไทย, 東京タワーは333メートル。서울 안녕\u3000北京\u00a0x\u200by 👩‍👩‍👧 🇵🇹👍🏽\r\n"
+    '\tdef f(x_1: int) -> str:  return f"{x_1**2 != 0x1F}"   # https://a.b/c?d=e&f\n   <b>HTML</b> _snake_ camelCase '
+)
 
 
 @dataclass(frozen=True)
@@ -34,11 +42,13 @@ class Reader:
     id: the default's id, the folder's name, or the Hugging Face id.
     fingerprint: hexadecimal SHA-256 by part.
         config: config.json as sorted JSON, without what changes between releases of transformers.
-        tokenizer: tokenizer.json, or the fast tokenizer serialised where the folder has none.
+        tokenizer: what it does, however it is written down: its vocabulary with ids, and the tokens (ids, offsets) it
+            makes of `TOKENIZER_PROBE`.
         chat_template: its text, "none" where there is none.
         weights: for the default the GGUF file it was made of; else over every weight file's name, size, first and
             last MiB. That tells models and fine-tunes apart in milliseconds; it does not prove every byte.
     context: tokens that prompt and response may have together.
+    lock: held during a hooked forward pass, so that no pass runs under the hooks of another.
     """
 
     model: Any
@@ -46,6 +56,7 @@ class Reader:
     id: str
     fingerprint: dict[str, str]
     context: int
+    lock: threading.Lock = field(default_factory=threading.Lock, repr=False, compare=False)
 
 
 def load_reader(
@@ -176,17 +187,22 @@ def _context(config: Any, tokenizer: Any, name: str) -> int:
 def _fingerprint(folder: Path, tokenizer: Any) -> dict[str, str]:
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     stable = {key: value for key, value in config.items() if key not in VOLATILE_CONFIG}
-    saved = folder / "tokenizer.json"
     template = tokenizer.chat_template  # a dict where the model has several
     template = json.dumps(template, sort_keys=True) if isinstance(template, dict) else template
     return {
         "config": _sha256(json.dumps(stable, sort_keys=True)),
-        "tokenizer": sha256_of(saved) if saved.exists() else _sha256(tokenizer.backend_tokenizer.to_str()),
+        "tokenizer": _sha256(json.dumps(_tokenizer_behaviour(tokenizer))),
         "chat_template": _sha256(template if isinstance(template, str) else json.dumps(template))
         if template
         else "none",
         "weights": _weights(folder),
     }
+
+
+def _tokenizer_behaviour(tokenizer: Any) -> list[Any]:
+    """Vocabulary, ids and offsets. Special tokens are added where `prompts.render` has them added."""
+    encoded = tokenizer.backend_tokenizer.encode(TOKENIZER_PROBE, add_special_tokens=not tokenizer.chat_template)
+    return [sorted(tokenizer.get_vocab().items()), encoded.ids, encoded.offsets]
 
 
 def _weights(folder: Path) -> str:

@@ -2,6 +2,9 @@
 
 Generation decodes a batch of requests together. A replay ends at the hookpoint and encodes a shared prompt once: its
 keys and values are copied for every response.
+
+The hook is in place for the length of one forward pass, under the reader's lock: generators may be interleaved,
+abandoned or run in several threads, also by engines that share a reader.
 """
 
 from __future__ import annotations
@@ -16,10 +19,10 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from groundwire.capture import Capture, capture, find_module
+from groundwire.capture import capture, find_module
 from groundwire.engines.decoding import TextStream, sample
 from groundwire.engines.reader import Reader
-from groundwire.errors import PromptTooLong
+from groundwire.errors import InputError, PromptTooLong
 from groundwire.prompts import render
 from groundwire.scoring import Scorer, State
 from groundwire.types import FinishReason, Readout, Request, Step, Token
@@ -41,20 +44,27 @@ class TransformersEngine:
         self.fingerprint: Mapping[str, str] = reader.fingerprint
         self.context: int = reader.context
         find_module(self.model, hookpoint)
+        self._end_ids = _end_ids(self.model, self.tokenizer)
 
     @property
     def device(self) -> torch.device:
         return next(self.model.parameters()).device
 
+    def forward(self, *, stop: bool = False, **inputs: Any) -> tuple[Float[Tensor, "batch tokens d"], Any]:
+        """One hooked forward pass: the hookpoint's rows, and the model's output (None where the pass stops there)."""
+        with self.reader.lock, capture(self.model, self.hookpoint, stop=stop) as hook:
+            return hook.run(self.model, **inputs)
+
     # -- replay ---------------------------------------------------------------------------------------------------
 
     def replay(self, prompt: Sequence[int], responses: Sequence[Sequence[int]], scorer: Scorer) -> list[Readout]:
         """See `Engine.replay`."""
-        state, began = scorer.new_state(len(responses), self.device), perf_counter()
+        device = scorer.encoder.weight.device
+        state, began = scorer.new_state(len(responses), device), perf_counter()
         check = 0.0
         for rows, slots in self.replay_rows(prompt, responses):
             start = perf_counter()
-            scorer.fold(state, scorer.encode(rows), slots)
+            scorer.fold(state, scorer.encode(rows.to(device)), slots.to(device))
             check += perf_counter() - start
         forward = perf_counter() - began - check
         share = max(1, len(responses))
@@ -69,34 +79,34 @@ class TransformersEngine:
         todo = sorted((i for i in range(len(responses)) if responses[i]), key=lambda i: len(responses[i]))
         if not todo:
             return
-        with capture(self.model, self.hookpoint, stop=True) as hook:
-            cache = self._prefill(hook, prompt)
-            while todo:
-                width = len(responses[todo[0]])
-                batch = [todo.pop(0)]
-                while todo and (len(prompt) + len(responses[todo[0]])) * (len(batch) + 1) <= REPLAY_TOKENS:
-                    width = len(responses[todo[0]])
-                    batch.append(todo.pop(0))
-                yield self._replay_batch(hook, cache, len(prompt), [responses[i] for i in batch], batch, width)
+        cache = self._prefill(prompt)
+        while todo:
+            batch = [todo.pop(0)]
+            while todo and (len(prompt) + len(responses[todo[0]])) * (len(batch) + 1) <= REPLAY_TOKENS:
+                batch.append(todo.pop(0))
+            yield self._replay_batch(cache, len(prompt), [responses[i] for i in batch], batch)
 
-    def _prefill(self, hook: Capture, prompt: Sequence[int]) -> Any:
+    def _prefill(self, prompt: Sequence[int]) -> Any:
         from transformers import DynamicCache
 
         cache = DynamicCache(config=self.model.config)
         if prompt:
-            hook.run(self.model, input_ids=self._ids([prompt]), past_key_values=cache, use_cache=True)
+            self.forward(stop=True, input_ids=self._ids([prompt]), past_key_values=cache, use_cache=True)
         return cache
 
     def _replay_batch(
-        self, hook: Capture, cache: Any, offset: int, responses: list[Sequence[int]], numbers: list[int], width: int
+        self, cache: Any, offset: int, responses: list[Sequence[int]], numbers: list[int]
     ) -> tuple[Tensor, Tensor]:
+        width = max(map(len, responses))
         # Padding stands to the right: causal attention never shows it to a token that counts.
         padded = self._ids([list(ids) + [0] * (width - len(ids)) for ids in responses])
         past = copy.deepcopy(cache)
         if offset and len(responses) > 1:
             past.batch_repeat_interleave(len(responses))
         positions = torch.arange(offset, offset + width, device=self.device).expand(len(responses), -1)
-        rows, _ = hook.run(self.model, input_ids=padded, past_key_values=past, position_ids=positions, use_cache=True)
+        rows, _ = self.forward(
+            stop=True, input_ids=padded, past_key_values=past, position_ids=positions, use_cache=True
+        )
         lengths = torch.tensor([len(ids) for ids in responses], device=self.device)
         real = torch.arange(width, device=self.device) < lengths[:, None]
         slots = torch.tensor(numbers, device=self.device)[:, None].expand(-1, width)
@@ -105,8 +115,7 @@ class TransformersEngine:
     def read(self, ids: Sequence[int]) -> Float[Tensor, "tokens d"]:
         """See `Engine.read`."""
         self._check_length(len(ids), 0)
-        with capture(self.model, self.hookpoint, stop=True) as hook:
-            rows, _ = hook.run(self.model, input_ids=self._ids([ids]), use_cache=False)
+        rows, _ = self.forward(stop=True, input_ids=self._ids([ids]), use_cache=False)
         return rows[0].float()
 
     # -- generation -----------------------------------------------------------------------------------------------
@@ -115,41 +124,43 @@ class TransformersEngine:
         """See `Engine.generate`. Requests decode in one batch; those that end leave it."""
         prompts = [render(self.tokenizer, request.messages) for request in requests]
         for request, prompt in zip(requests, prompts, strict=True):
+            _check_sampling(request)
             self._check_length(len(prompt), request.sampling.max_tokens)
-        answers = [
-            _Answer(request, i, TextStream(self.tokenizer, request.sampling.stop)) for i, request in enumerate(requests)
-        ]
-        state = scorer.new_state(len(requests), self.device)
-        with capture(self.model, self.hookpoint) as hook:
-            batch = _Batch(self, prompts)
-            while answers:
-                start = perf_counter()
-                rows, logits = batch.forward(hook)
-                spent = (perf_counter() - start) / len(answers)
-                for answer in answers:
-                    answer.forward_seconds += spent
-                steps = [self._step(answer, rows[i], logits[i], scorer, state) for i, answer in enumerate(answers)]
-                yield from ((answer.request.id, step) for answer, step in zip(answers, steps, strict=True))
-                stay = [i for i, step in enumerate(steps) if step.finish_reason is None]
-                answers = [answers[i] for i in stay]
-                batch.keep(stay, [answer.ids[-1] for answer in answers])
+        if not requests:
+            return
+        answers = [_Answer.begin(self, request, slot) for slot, request in enumerate(requests)]
+        device = scorer.encoder.weight.device
+        state = scorer.new_state(len(requests), device)
+        batch = _Batch(self, prompts)
+        while answers:
+            start = perf_counter()
+            rows, logits = batch.forward()
+            encoding = perf_counter()
+            features = scorer.encode(rows.to(device))
+            encoded = perf_counter()
+            for answer in answers:
+                answer.forward_seconds += (encoding - start) / len(answers)
+                answer.check_seconds += (encoded - encoding) / len(answers)
+            steps = [self._step(answer, features[[i]], logits[i], scorer, state) for i, answer in enumerate(answers)]
+            yield from ((answer.request.id, step) for answer, step in zip(answers, steps, strict=True))
+            stay = [i for i, step in enumerate(steps) if step.finish_reason is None]
+            answers = [answers[i] for i in stay]
+            batch.keep(stay, [answer.ids[-1] for answer in answers])
 
-    def _step(self, answer: _Answer, row: Tensor, logits: Tensor, scorer: Scorer, state: State) -> Step:
-        """Sample, decode, and fold the rows of tokens that are visible by now."""
-        start = perf_counter()
+    def _step(self, answer: _Answer, features: Tensor, logits: Tensor, scorer: Scorer, state: State) -> Step:
+        """Sample, decode, and fold the features `[1, terms]` of tokens that are visible by now."""
         if answer.ids:  # the first pass brought the prompt's rows only
-            answer.pending.append(scorer.encode(row[None]))
-        answer.check_seconds += perf_counter() - start
+            answer.pending.append(features)
         text, tokens, over = self._advance(answer, logits)
         answer.visible += len(tokens)
         start = perf_counter()
-        features = self._fold(answer, scorer, state)
+        folded = self._fold(answer, scorer, state)
         logit = scorer.logit(state, answer.slot) if answer.folded else None
         readout = scorer.finish(state, answer.slot) if over else None
         answer.check_seconds += perf_counter() - start
         if readout:
             readout = _timed(readout, answer.forward_seconds, answer.check_seconds)
-        return Step(text, tokens, features, logit, over, readout)
+        return Step(text, tokens, folded, logit, over, readout)
 
     def _advance(self, answer: _Answer, logits: Tensor) -> tuple[str, tuple[Token, ...], FinishReason | None]:
         """Sample the next token; return what became visible and, where no more pass is due, why the answer ended."""
@@ -180,12 +191,6 @@ class TransformersEngine:
         answer.folded += count
         return features
 
-    @property
-    def _end_ids(self) -> frozenset[int]:
-        ends = self.model.generation_config.eos_token_id
-        ends = ends if isinstance(ends, list) else [ends]
-        return frozenset(i for i in [*ends, self.tokenizer.eos_token_id] if i is not None)
-
     # -- both -----------------------------------------------------------------------------------------------------
 
     def _ids(self, sequences: Sequence[Sequence[int]]) -> Tensor:
@@ -207,6 +212,7 @@ class _Answer:
     request: Request
     slot: int
     stream: TextStream
+    generator: torch.Generator | None
     ids: list[int] = field(default_factory=list)
     pending: list[Tensor] = field(default_factory=list)  # features of rows not yet known to be visible
     visible: int = 0
@@ -215,9 +221,11 @@ class _Answer:
     forward_seconds: float = 0.0
     check_seconds: float = 0.0
 
-    def __post_init__(self) -> None:
-        seed = self.request.sampling.seed
-        self.generator = None if seed is None else torch.Generator().manual_seed(seed)
+    @classmethod
+    def begin(cls, engine: TransformersEngine, request: Request, slot: int) -> _Answer:
+        sampling = request.sampling
+        generator = None if sampling.seed is None else torch.Generator(engine.device).manual_seed(sampling.seed)
+        return cls(request, slot, TextStream(engine.tokenizer, sampling.stop), generator)
 
 
 class _Batch:
@@ -226,7 +234,7 @@ class _Batch:
     def __init__(self, engine: TransformersEngine, prompts: Sequence[Sequence[int]]) -> None:
         from transformers import DynamicCache
 
-        width = max(map(len, prompts), default=0)
+        width = max(map(len, prompts))
         self.engine = engine
         self.cache = DynamicCache(config=engine.model.config)
         self.ids = engine._ids([[0] * (width - len(ids)) + list(ids) for ids in prompts])
@@ -234,10 +242,9 @@ class _Batch:
         self.mask = (torch.arange(width, device=engine.device) >= width - lengths).long()
         self.positions = (self.mask.cumsum(-1) - 1).clamp_min(0)
 
-    def forward(self, hook: Capture) -> tuple[Float[Tensor, "batch d"], Float[Tensor, "batch vocabulary"]]:
+    def forward(self) -> tuple[Float[Tensor, "batch d"], Float[Tensor, "batch vocabulary"]]:
         """One pass; the last token's residual row and logits of every request."""
-        rows, output = hook.run(
-            self.engine.model,
+        rows, output = self.engine.forward(
             input_ids=self.ids,
             attention_mask=self.mask,
             position_ids=self.positions,
@@ -262,3 +269,19 @@ class _Batch:
 
 def _timed(readout: Readout, forward: float, check: float) -> Readout:
     return replace(readout, forward_seconds=forward, check_seconds=check)
+
+
+def _end_ids(model: Any, tokenizer: Any) -> frozenset[int]:
+    """Ids that end an answer: those of the model's generation settings (one, several, none), and the tokenizer's."""
+    ends = getattr(model.generation_config, "eos_token_id", None)
+    ends = ends if isinstance(ends, list) else [ends]
+    return frozenset(i for i in [*ends, tokenizer.eos_token_id] if i is not None)
+
+
+def _check_sampling(request: Request) -> None:
+    if request.sampling.max_tokens < 1:
+        raise InputError(
+            f"max_tokens of {request.sampling.max_tokens} in request {request.id!r}",
+            expected="1 or more",
+            remedy="leave it out, or ask for at least one token",
+        )

@@ -1,0 +1,29 @@
+"""Result files: what was run, where, with which versions, and what it gave."""
+
+from __future__ import annotations
+
+import json
+import platform
+import sys
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+LIBRARIES = ("groundwire", "torch", "transformers", "numpy", "interpret-core", "scikit-learn")
+
+
+def write(path: Path, figures: dict[str, Any]) -> None:
+    """Write `figures` with the command line, the library versions and the kind of machine beside them."""
+    run = {
+        "command": " ".join(["python", *sys.argv]),
+        "versions": {name: version(name) for name in LIBRARIES},
+        "machine": f"{platform.machine()}, {_threads()} torch threads",
+    }
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps({**run, **figures}, indent=1) + "\n", encoding="utf-8")
+
+
+def _threads() -> int:
+    import torch
+
+    return torch.get_num_threads()

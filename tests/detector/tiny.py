@@ -1,0 +1,61 @@
+"""Random detectors for the tiny models of conftest, with shapes that cover the activations these models have."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+
+from groundwire.additive import Shapes
+from groundwire.artifact import PROBE_TEXT, Artifact, Probe
+from groundwire.engines.reader import load_reader
+from groundwire.engines.transformers import TransformersEngine
+from groundwire.sae import SparseEncoder
+from groundwire.scoring import Pooling, Scorer
+from groundwire.spans import SpanRule
+from groundwire.types import Message, Term
+
+TERMS = 12
+HOOKPOINTS = {"tiny-llama": "model.layers.2", "tiny-gpt2": "transformer.h.2"}
+
+
+def tiny_engine(folder: Path, **options: Any) -> TransformersEngine:
+    return TransformersEngine(load_reader(folder, **options), HOOKPOINTS[folder.name])
+
+
+def random_scorer(engine: TransformersEngine, kind: Literal["max", "window"] = "max") -> Scorer:
+    """Random latents; shapes rise and fall by about one log-odd over what the engine's rows hold."""
+    rows = engine.read(engine.tokenizer(PROBE_TEXT)["input_ids"])
+    random = torch.Generator().manual_seed(1)
+    weight = torch.randn(TERMS, rows.shape[1], generator=random) / rows.shape[1] ** 0.5
+    encoder = SparseEncoder(weight, torch.zeros(TERMS), torch.full((TERMS,), -1e9), rectify=False)
+    features = encoder(rows).numpy()
+    knots = [np.linspace(column.min(), column.max(), 6) for column in features.T]
+    values = list(np.random.default_rng(1).normal(0, 0.5, (TERMS, 6)))
+    pooling = Pooling(kind, window=4, window_weight=0.7, mean_weight=0.3)
+    return Scorer(encoder, Shapes.piecewise_linear(knots, values), 0.1, pooling, -0.2, 0.5)
+
+
+def random_artifact(engine: TransformersEngine, kind: Literal["max", "window"] = "max") -> Artifact:
+    return Artifact(
+        id="tiny",
+        version="1",
+        model=engine.model_id,
+        fingerprint=engine.fingerprint,
+        hookpoint=engine.hookpoint,
+        scorer=random_scorer(engine, kind),
+        terms=tuple(Term("latent", f"latent {i}", 10 * i) for i in range(TERMS)),
+        thresholds={"balanced_accuracy": 0.5, "recall": 0.25, "always": 0.0},
+        prevalence=0.3,
+        spans=SpanRule(threshold=0.5),
+        probe=Probe.record(engine),
+        latents={"0": {"label": "years", "tokens": ["1889"]}},
+        about={"data": ["made up"]},
+        card="# tiny\n",
+    )
+
+
+def user(text: str) -> list[Message]:
+    return [{"role": "user", "content": text}]
