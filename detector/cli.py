@@ -33,9 +33,10 @@ def missing_extras() -> Iterator[None]:
     try:
         yield
     except ModuleNotFoundError as error:
-        if error.name not in EXTRAS:
+        top = str(error.name).partition(".")[0]
+        if top not in EXTRAS:
             raise
-        raise MissingExtra(*EXTRAS[error.name]) from error
+        raise MissingExtra(*EXTRAS[top]) from error
 
 
 class LazyGroup(click.Group):

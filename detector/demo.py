@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from groundwire.detector import Detector
 
 WIDTH = 100
-MAX_TOKENS = 80
+MAX_TOKENS = 160
 
 
 @dataclass(frozen=True)
@@ -39,26 +39,27 @@ BRIDGE = (
 QUESTIONS = (
     Question("When was the Tidewater Bridge opened, and how long is it?", BRIDGE, "the passages hold the answer"),
     Question(
-        "Who designed the Tidewater Bridge and how much did it cost?",
+        "Tell the story of the Tidewater Bridge: who built it, why, and what happened on the opening day.",
         BRIDGE,
-        "the passages do not say; does the model?",
+        "the passages hold little of this: a small model is likely to invent",
     ),
     Question(
-        "How should the vaccine be stored?",
+        "Explain what the warranty covers and how to make a claim.",
         (
-            "Store the vaccine in a refrigerator at 2 to 8 degrees Celsius. Do not freeze. Keep the vials in the outer "
-            "carton to protect them from light.",
-            "Once opened, a vial must be used within six hours.",
+            "The warranty covers faults in material and workmanship for 24 months from the date of purchase. Batteries "
+            "are covered for 6 months. Damage from water or from falls is not covered.",
+            "To make a claim, send the device with the receipt to the service address. Repairs take about ten working "
+            "days.",
         ),
         "the passages hold the answer",
     ),
     Question(
-        "What is the capital of Australia, and how many people live there?",
+        "Describe the life of a kangaroo: what it eats, where it sleeps and how long it lives.",
         (
             "Kangaroos are marsupials that live in Australia. The red kangaroo is the largest of them and can jump "
             "nine metres in one leap.",
         ),
-        "true or not, the answer is not in the passages",
+        "true or not, what follows is hardly in the passage",
     ),
     Question(
         "Why did the company's revenue fall in 2023?",
@@ -108,7 +109,7 @@ def _shown(number: int, question: Question, text: str, verdict: Verdict, color: 
     head = click.style(f"{number}. {question.text}", bold=True) if color else f"{number}. {question.text}"
     lines = [head, f"   ({question.why})"]
     lines += [_wrapped(f"[{i}] {passage}", "   ", "       ") for i, passage in enumerate(question.passages, 1)]
-    lines += ["", _wrapped(mark(text.strip("\n"), verdict.shown_spans, color), "   > ", "   > "), ""]
+    lines += ["", _wrapped(mark(text, verdict.spans, color).strip("\n"), "   > ", "   > "), ""]
     return "\n".join([*lines, *_verdict_lines(verdict), ""])
 
 
@@ -139,9 +140,9 @@ def _wrapped(text: str, first: str, rest: str) -> str:
 
 def _legend(color: bool) -> str:
     marks = "on red" if color else "between ⟦ and ⟧"
-    return f"""Characters {marks} are what the detector holds to be unfaithful in a flagged answer. A term is a
-latent of the model's residual stream: the words it fires on → the words it promotes; its number is what it adds to the
-log-odds of the score.
+    return f"""Characters {marks} are the ones the detector suspects most; the verdict is on the whole answer. A term
+is a latent of the model's residual stream: the words it fires on → the words it promotes; its number is what it adds
+to the log-odds of the score. Both are rough here: the README says how often this first detector is right.
 
 Next:
   groundwire score answers.jsonl -o verdicts.jsonl     score answers you have logged

@@ -227,11 +227,6 @@ class Verdict:
     def spans(self) -> tuple[Span, ...]:
         return self.detection.spans
 
-    @property
-    def shown_spans(self) -> tuple[Span, ...]:
-        """The spans, where the answer is flagged; an answer that is held to be faithful has none to show."""
-        return self.detection.spans if self.flagged else ()
-
     def to_dict(self, *, top_terms: int = 5, tokens: bool = False) -> dict[str, Any]:
         """The `hallucination` object of a response. `other` sums the contributions that are not listed."""
         d = self.detection

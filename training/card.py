@@ -24,7 +24,7 @@ the chosen latents. The score is the calibrated probability that a response is *
 | | |
 | --- | --- |
 | version | {version} |
-| base model | {model[id]} ({model[license]}) |
+| base model | {model[id]} |
 | hookpoint | `{model[hookpoint]}` |
 | dictionary | {dictionary[source]}, {dictionary[latents]} latents, {dictionary[chosen]} used |
 | activation | {dictionary[activation]} |
@@ -32,7 +32,7 @@ the chosen latents. The score is the calibrated probability that a response is *
 ```python
 from groundwire import Detector
 
-detector = Detector.from_pretrained("{id}")
+detector = Detector.from_pretrained("folder-of-this-card")
 ```
 
 ## Training data
@@ -76,7 +76,7 @@ def render_card(card: Mapping[str, Any]) -> str:
 
     card:
         id, version, license, summary: strings
-        model: {"id", "license", "hookpoint"}
+        model: {"id", "hookpoint"}
         dictionary: {"source", "latents", "chosen", "activation"}
         training: a list of {"dataset", "rows", "unfaithful", "groups", "license"}
         figures: a list of {"dataset", "split"} with what `metrics.figures` returns; `split` says how the rows were held

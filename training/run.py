@@ -26,6 +26,10 @@ from groundwire.training.labels import label_latents
 
 LIMITS = (
     "It errs: the figures above are what to expect on answers like those it was trained on; elsewhere expect less.",
+    "Each latent counts with its maximum over the response, so long answers score higher than short ones whatever they "
+    "say; answers of a sentence or two are hardly ever flagged.",
+    "Threshold, calibration and span rule were chosen on the out-of-fold scores they are reported on; AUC does not "
+    "depend on them.",
     "A reader of this size judges what it can follow: long passages, arithmetic and other languages than English are "
     "beyond what was measured.",
     "A term that raises the score is evidence, not a cause.",
@@ -154,7 +158,7 @@ def _card(artifact: Artifact) -> dict[str, Any]:
         "version": artifact.version,
         "license": "apache-2.0",
         "summary": f"A Groundwire detector for {artifact.model}, fitted on {names} by the recipe {about['recipe']}.",
-        "model": {"id": artifact.model, "license": "see the model", "hookpoint": artifact.hookpoint},
+        "model": {"id": artifact.model, "hookpoint": artifact.hookpoint},
         "dictionary": {
             "source": f"trained on {about['dictionary'].get('training_tokens', 'an unstated number of')} tokens",
             "latents": about["dictionary"]["n_latents"],

@@ -1,14 +1,13 @@
 from __future__ import annotations
 
 import json
-import sys
 
 import pytest
 from click.testing import CliRunner
 
 from groundwire.cli import cli
 from groundwire.detector import Detector
-from groundwire.errors import InputError, MissingExtra
+from groundwire.errors import InputError
 from groundwire.training import fit
 from groundwire.training.commands import detector, sae
 from groundwire.types import Example
@@ -103,17 +102,6 @@ def test_options_out_of_range_are_refused(tmp_path, options):
     result = invoke(sae, tmp_path / "text.jsonl", "-o", tmp_path / "out", *options)
     assert result.exit_code == 2
     assert f"Invalid value for '{options[0]}'" in result.output
-
-
-def test_without_the_extra_the_install_line_is_told(tmp_path, monkeypatch):
-    for name in [name for name in sys.modules if name.startswith("groundwire.training.run")]:
-        monkeypatch.delitem(sys.modules, name)
-    for name in ("data", "select", "fit", "calibrate", "metrics", "card", "detector", "features", "labels", "tokens"):
-        monkeypatch.delitem(sys.modules, f"groundwire.training.{name}", raising=False)
-    monkeypatch.setitem(sys.modules, "sklearn.model_selection", None)
-    result = invoke(detector, tmp_path / "rows.jsonl", "-o", tmp_path / "out", "--dictionary", tmp_path)
-    assert isinstance(result.exception, MissingExtra)
-    assert 'pip install "groundwire[train]"' in str(result.exception)
 
 
 def test_help_names_both_commands():
