@@ -43,7 +43,7 @@ class SparseEncoder:
         _check_width(rows, self.weight.shape[1])
         values = rows.float() @ self.weight.T + self.bias
         if self.threshold is not None:
-            values = torch.where(values > self.threshold, values, 0.0)
+            values = torch.where(values <= self.threshold, 0.0, values)  # this way round NaN stays NaN
         return values.relu() if self.rectify else values
 
 
@@ -103,7 +103,7 @@ class Dictionary:
             values, chosen = pre.topk(self.k or 0, dim=-1, sorted=False)
             return torch.zeros_like(pre).scatter_(-1, chosen, values.relu())
         if self.threshold is not None:
-            pre = torch.where(pre > self.threshold, pre, 0.0)
+            pre = torch.where(pre <= self.threshold, 0.0, pre)  # this way round NaN stays NaN
         return pre.relu()
 
     def decode(self, latents: Float[Tensor, "rows n"]) -> Float[Tensor, "rows d"]:

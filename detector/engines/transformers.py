@@ -135,32 +135,44 @@ class TransformersEngine:
         while answers:
             start = perf_counter()
             rows, logits = batch.forward()
-            encoding = perf_counter()
+            spent = perf_counter() - start
             features = scorer.encode(rows.to(device))
-            encoded = perf_counter()
+            encoding = perf_counter() - start - spent
             for answer in answers:
-                answer.forward_seconds += (encoding - start) / len(answers)
-                answer.check_seconds += (encoded - encoding) / len(answers)
-            steps = [self._step(answer, features[[i]], logits[i], scorer, state) for i, answer in enumerate(answers)]
+                answer.forward_seconds += spent / len(answers)
+                answer.check_seconds += encoding / len(answers)
+            steps = self._steps(answers, features, logits, scorer, state)
             yield from ((answer.request.id, step) for answer, step in zip(answers, steps, strict=True))
             stay = [i for i, step in enumerate(steps) if step.finish_reason is None]
             answers = [answers[i] for i in stay]
             batch.keep(stay, [answer.ids[-1] for answer in answers])
 
-    def _step(self, answer: _Answer, features: Tensor, logits: Tensor, scorer: Scorer, state: State) -> Step:
-        """Sample, decode, and fold the features `[1, terms]` of tokens that are visible by now."""
-        if answer.ids:  # the first pass brought the prompt's rows only
-            answer.pending.append(features)
-        text, tokens, over = self._advance(answer, logits)
-        answer.visible += len(tokens)
+    def _steps(
+        self, answers: Sequence[_Answer], features: Tensor, logits: Tensor, scorer: Scorer, state: State
+    ) -> list[Step]:
+        """Sample and decode for every answer; fold the features of tokens that are visible by now, all at once."""
+        moves = []
+        for i, answer in enumerate(answers):
+            if answer.ids:  # the first pass brought the prompt's rows only
+                answer.pending.append(features[i])
+            moves.append(self._advance(answer, logits[i]))
         start = perf_counter()
-        folded = self._fold(answer, scorer, state)
-        logit = scorer.logit(state, answer.slot) if answer.folded else None
-        readout = scorer.finish(state, answer.slot) if over else None
-        answer.check_seconds += perf_counter() - start
-        if readout:
-            readout = _timed(readout, answer.forward_seconds, answer.check_seconds)
-        return Step(text, tokens, folded, logit, over, readout)
+        ready = [answer.release(scorer.terms) for answer in answers]
+        slots = torch.tensor([a.slot for a, rows in zip(answers, ready, strict=True) for _ in rows], dtype=torch.long)
+        if due := [rows for rows in ready if len(rows)]:
+            scorer.fold(state, torch.cat(due), slots.to(features.device))
+        steps = []
+        for answer, (text, tokens, over), rows in zip(answers, moves, ready, strict=True):
+            logit = scorer.logit(state, answer.slot) if answer.folded else None
+            readout = scorer.finish(state, answer.slot) if over else None
+            steps.append(Step(text, tokens, rows, logit, over, readout))
+        share = (perf_counter() - start) / len(answers)
+        for i, (answer, step) in enumerate(zip(answers, steps, strict=True)):
+            answer.check_seconds += share
+            if step.readout:
+                timed = _timed(step.readout, answer.forward_seconds, answer.check_seconds)
+                steps[i] = replace(step, readout=timed)
+        return steps
 
     def _advance(self, answer: _Answer, logits: Tensor) -> tuple[str, tuple[Token, ...], FinishReason | None]:
         """Sample the next token; return what became visible and, where no more pass is due, why the answer ended."""
@@ -168,7 +180,9 @@ class TransformersEngine:
             return "", (), answer.closing
         token_id = sample(logits, answer.request.sampling, answer.generator)
         if token_id in self._end_ids:
-            return *answer.stream.close(), "stop"
+            text, tokens = answer.stream.close()
+            answer.visible += len(tokens)
+            return text, tokens, "stop"
         answer.ids.append(token_id)
         text, tokens = answer.stream.push(token_id)
         if answer.stream.stopped:
@@ -178,18 +192,9 @@ class TransformersEngine:
             rest, more = answer.stream.close()
             text, tokens = text + rest, tokens + more
         # The last token was not an input yet: one more pass brings its row, unless it is not visible anyway.
-        complete = answer.visible + len(tokens) <= answer.folded + len(answer.pending)
+        answer.visible += len(tokens)
+        complete = answer.visible <= answer.folded + len(answer.pending)
         return text, tokens, answer.closing if complete else None
-
-    def _fold(self, answer: _Answer, scorer: Scorer, state: State) -> Tensor:
-        count = min(len(answer.pending), answer.visible - answer.folded)
-        if count <= 0:
-            return torch.zeros(0, scorer.terms)
-        features = torch.cat(answer.pending[:count])
-        del answer.pending[:count]
-        scorer.fold(state, features, torch.full((count,), answer.slot, device=features.device))
-        answer.folded += count
-        return features
 
     # -- both -----------------------------------------------------------------------------------------------------
 
@@ -226,6 +231,16 @@ class _Answer:
         sampling = request.sampling
         generator = None if sampling.seed is None else torch.Generator(engine.device).manual_seed(sampling.seed)
         return cls(request, slot, TextStream(engine.tokenizer, sampling.stop), generator)
+
+    def release(self, terms: int) -> Float[Tensor, "rows terms"]:
+        """Features of the rows that are due: their tokens are visible and were inputs."""
+        count = min(len(self.pending), self.visible - self.folded)
+        if count <= 0:
+            return torch.zeros(0, terms)
+        features = torch.stack(self.pending[:count])
+        del self.pending[:count]
+        self.folded += count
+        return features
 
 
 class _Batch:
