@@ -22,7 +22,7 @@ class NoPassages(InputError):
     """The row is well formed but its context or prompt is empty: nothing to be faithful to."""
 
 
-def parse_row(row: Mapping[str, Any], *, default_id: str | None = None) -> Example:
+def parse_row(row: Any, *, default_id: str | None = None) -> Example:
     """The example a row describes. `default_id` serves a row without an `id`; a whole number becomes a string.
 
     An empty `response` is kept (the detector answers not_checked, empty_response).
