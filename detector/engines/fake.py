@@ -2,7 +2,7 @@
 
 Its tokens are words. The first dimension of its residual rows is 1 where a word of the response does not occur in the
 prompt, the second where it does, the others are noise that depends on the word alone. `fake_detector` therefore flags
-answers with words that are not in their passages, marks these words and names the term: small, but nothing is canned.
+answers with words that are not in their passages, marks the first such word and names the term: nothing is canned.
 """
 
 from __future__ import annotations

@@ -27,7 +27,7 @@ def test_every_question_gets_its_answer_and_a_verdict() -> None:
     assert result.exit_code == 0, result.output
     for question in QUESTIONS:
         assert question.text in result.output
-    assert "⟦Edmund Blackwood⟧ designed the bridge." in result.output
+    assert "⟦Edmund⟧ Blackwood designed the bridge." in result.output
     assert "UNFAITHFUL: score" in result.output
     assert "NOT CHECKED (abstained)" in result.output
     assert "of the forward pass" in result.output
@@ -38,7 +38,7 @@ def test_every_question_gets_its_answer_and_a_verdict() -> None:
 def test_the_model_is_what_answers() -> None:
     """Another model's words appear in place of the first one's."""
     before = CliRunner().invoke(demo, []).output
-    ANSWERS[QUESTIONS[0].text] = "In 1777."
+    ANSWERS[QUESTIONS[0].text] = "1777."
     try:
         after = CliRunner().invoke(demo, []).output
     finally:
