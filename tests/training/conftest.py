@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from groundwire.engines.reader import Reader, load_reader
+from groundwire.training import fit
 
 TEXT = "the lighthouse bridge was built in 1889 by a keeper from Lisbon and it is 41 metres high passages say"
 
@@ -28,3 +29,10 @@ def articles(tmp_path_factory: pytest.TempPathFactory) -> Path:
             paragraphs = [" ".join(rng.choices(TEXT.split(), k=40)) + "." for _ in range(rng.randint(2, 5))]
             file.write(json.dumps({"title": f"Article {number}", "text": "\n\n".join(paragraphs)}) + "\n")
     return path
+
+
+@pytest.fixture
+def few_rounds(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A recipe that fits in a moment; for tests of what stands around the fit."""
+    monkeypatch.setitem(fit.RECIPE, "max_rounds", 10)
+    monkeypatch.setitem(fit.RECIPE, "outer_bags", 2)

@@ -8,15 +8,10 @@ from click.testing import CliRunner
 from groundwire.cli import cli
 from groundwire.detector import Detector
 from groundwire.errors import InputError
-from groundwire.training import fit
 from groundwire.training.commands import detector, sae
 from groundwire.types import Example
 
-
-@pytest.fixture(autouse=True)
-def few_rounds(monkeypatch):
-    monkeypatch.setitem(fit.RECIPE, "max_rounds", 10)
-    monkeypatch.setitem(fit.RECIPE, "outer_bags", 2)
+pytestmark = pytest.mark.usefixtures("few_rounds")
 
 
 @pytest.fixture

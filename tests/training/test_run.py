@@ -10,7 +10,6 @@ from groundwire.artifact import Artifact
 from groundwire.engines.transformers import TransformersEngine
 from groundwire.errors import DictionaryError, InputError
 from groundwire.sae import Dictionary, load_dictionary, save_dictionary
-from groundwire.training import fit
 from groundwire.training.activations import collect
 from groundwire.training.run import DetectorRun, run_detector
 from groundwire.training.text import sequences
@@ -18,10 +17,7 @@ from groundwire.training.text import sequences
 HOOKPOINT = "model.layers.2"
 
 
-@pytest.fixture(autouse=True)
-def few_rounds(monkeypatch):
-    monkeypatch.setitem(fit.RECIPE, "max_rounds", 10)
-    monkeypatch.setitem(fit.RECIPE, "outer_bags", 2)
+pytestmark = pytest.mark.usefixtures("few_rounds")
 
 
 @pytest.fixture
