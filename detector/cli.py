@@ -17,6 +17,12 @@ from groundwire.errors import GroundwireError, MissingExtra
 COMMANDS = {
     "demo": ("groundwire.demo", "demo", "Watch a small model answer from passages, and its answers being checked."),
     "score": ("groundwire.batch.command", "score", "Score answers that exist: a JSONL file in, a JSONL file out."),
+    "report": ("groundwire.report.command", "report", "Make an HTML page to read of what `score` wrote."),
+    "calibrate": (
+        "groundwire.training.commands",
+        "calibrate",
+        "Fit score and thresholds to answers you have labelled.",
+    ),
     "train": ("groundwire.training.commands", "train", "Train a dictionary or a detector for your model and data."),
 }
 # Module that may be absent: (distribution, extra that brings it)

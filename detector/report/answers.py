@@ -1,0 +1,130 @@
+"""The file that was scored, joined to its scores: texts, labels, and the columns answers are counted by."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import zip_longest
+from pathlib import Path
+from typing import Any
+
+from groundwire.batch.reader import InvalidRow, Row, read_rows
+from groundwire.errors import InputError
+from groundwire.report.rows import Scored
+from groundwire.types import Message
+
+SAME_FILE = "pass the very file that was scored, unchanged"
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What was scored. `label` is 1 unfaithful, 0 faithful, None unlabelled; `group` ties answers of one source.
+
+    `text` is None where the row could not be read. `columns` holds the row's plain values (text, number, truth value).
+    """
+
+    line: int
+    id: str | int
+    text: str | None
+    messages: Sequence[Message] = ()
+    label: int | None = None
+    group: str | None = None
+    columns: Mapping[str, str] = field(default_factory=dict)
+
+
+def read_answers(source: str | Path) -> Iterator[Answer]:
+    """Rows of the file that was scored, in order, with the ids `groundwire score` gave them.
+
+    Raises InputError where the file cannot be read, or a "label" is neither 1, 0 nor null.
+    """
+    # Twice the parsing, but ids and messages are then what `score` saw, and labels are no concern of its reader.
+    for row, values in zip(read_rows(source), _objects(source), strict=True):
+        yield _answer(row, values)
+
+
+def check_answers(source: str | Path) -> None:
+    """Raise InputError where `source` is no file to be read twice, side by side: not a pipe, not standard input."""
+    if not Path(source).is_file() or not os.access(source, os.R_OK):
+        raise InputError(
+            f"the answers {str(source)!r} are no readable file",
+            expected="a JSONL file, not a folder, a pipe or standard input",
+            remedy="check the path and its permissions",
+        )
+
+
+def join(scored: Iterable[Scored], answers: Iterable[Answer]) -> Iterator[tuple[Scored, Answer]]:
+    """Pairs of score and answer, by order; raises InputError where ids, numbers of rows, or span texts differ."""
+    for row, answer in zip_longest(scored, answers):
+        if row is None or answer is None:
+            longer, at = ("scores", row) if answer is None else ("answers", answer)
+            raise InputError(
+                f"the {longer} go on at line {at.line}, where the other file has ended",
+                expected="one score for every answer",
+                remedy=SAME_FILE,
+            )
+        if row.id != answer.id:
+            raise InputError(
+                f"line {row.line} of the scores has id {row.id!r}, line {answer.line} of the answers {answer.id!r}",
+                expected="the same ids in the same order",
+                remedy=SAME_FILE,
+            )
+        _check_text(row, answer)
+        yield row, answer
+
+
+def _check_text(row: Scored, answer: Answer) -> None:
+    if row.checked and answer.text is None:
+        raise InputError(
+            f"{row.id!r} (line {row.line}) was checked, and line {answer.line} of the answers cannot be read",
+            expected="the row that was scored",
+            remedy=SAME_FILE,
+        )
+    text = answer.text or ""
+    for span in row.spans:
+        if text[span.start : span.end] != span.text:
+            raise InputError(
+                f"{row.id!r} (line {row.line}): characters {span.start} to {span.end} of the answer are "
+                f"{text[span.start : span.end]!r:.60}, and were {span.text!r:.60} when it was scored",
+                expected="the text that was scored",
+                remedy=SAME_FILE,
+            )
+
+
+def _objects(source: str | Path) -> Iterator[Mapping[str, Any]]:
+    """The object of every line that is not blank; an empty one where the line holds none."""
+    with open(source, "rb") as lines:
+        for number, line in enumerate(lines, 1):
+            content = line.removeprefix(b"\xef\xbb\xbf") if number == 1 else line
+            if content.strip():
+                try:
+                    values = json.loads(content.decode())
+                except (ValueError, RecursionError):  # `score` called this row invalid_input
+                    values = None
+                yield values if isinstance(values, dict) else {}
+
+
+def _answer(row: Row, values: Mapping[str, Any]) -> Answer:
+    columns = {key: _plain(value) for key, value in values.items() if isinstance(value, str | int | float)}
+    group = columns.get("group")
+    if isinstance(row, InvalidRow):
+        return Answer(row.line, row.id, None, (), None, group, columns)
+    label = _label(values.get("label"), row.line)
+    return Answer(row.line, row.id, row.example.response, row.example.messages, label, group, columns)
+
+
+def _label(value: object, line: int) -> int | None:
+    if value is None:
+        return None
+    if isinstance(value, int | float) and value in (0, 1):  # tables with gaps write 1.0
+        return int(value)
+    raise InputError(
+        f"line {line}: the label is {value!r:.60}",
+        expected="1 (unfaithful), 0 (faithful) or null",
+        remedy="write labels as numbers, or leave them out",
+    )
+
+
+def _plain(value: str | int | float) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)

@@ -1,0 +1,163 @@
+"""The page: what was counted, told from the top. One file, no script, nothing loaded from anywhere."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib.resources import files
+
+from groundwire import __version__
+from groundwire.report.cards import cards
+from groundwire.report.charts import histogram, legend
+from groundwire.report.markup import Html, bdi, count, details, el, html, percent, table
+from groundwire.report.quality import quality
+from groundwire.report.reading import REASONS, reading
+from groundwire.report.tally import BINS, NONE, Counts, Tally
+
+# The browser is told as well: nothing on this page may load or run.
+POLICY = "default-src 'none'; style-src 'unsafe-inline'"
+MOST_VALUES = 50
+
+
+def page(tally: Tally, *, scored: str, answers: str | None = None) -> Html:
+    """The whole page. scored, answers: names of the files, to be shown."""
+    sections = [
+        ("summary", "Summary", _summary(tally)),
+        ("scores", "Distribution of scores", _scores(tally)),
+        ("accuracy", "How often it is right", quality(tally)),
+        ("answers", "Most suspicious answers", _answers(tally)),
+        ("by", "By origin", _breakdowns(tally)),
+        ("reading", "How to read this page", reading()),
+    ]
+    shown = [(name, title, content) for name, title, content in sections if content]
+    links = el("nav", *(el("a", title, href=f"#{name}") for name, title, _ in shown), aria_label="Sections")
+    body = html(*(el("section", el("h2", title), content, id=name) for name, title, content in shown))
+    style = Html(files("groundwire.report").joinpath("style.css").read_text(encoding="utf-8"))
+    head = el(
+        "head",
+        el("meta", charset="utf-8"),
+        el("meta", http_equiv="Content-Security-Policy", content=POLICY),
+        el("meta", name="viewport", content="width=device-width, initial-scale=1"),
+        el("title", f"Groundwire report: {scored}"),
+        el("style", style),
+    )
+    body = el("body", el("main", _head(tally, scored, answers), links, body, _footer()))
+    return html(Html("<!doctype html>\n"), el("html", head, "\n", body, lang="en"), "\n")
+
+
+def _head(tally: Tally, scored: str, answers: str | None) -> Html:
+    source = html(el("code", scored), *(() if answers is None else (" with texts from ", el("code", answers))))
+    lead = (
+        "Do these answers stay with the passages they were given? A detector read each of them next to its passages. "
+        "Its score is the estimated probability that the answer is not faithful to them."
+    )
+    return el("header", el("p", "Groundwire report", class_="brand"), el("h1", source), el("p", lead, class_="lead"))
+
+
+def _summary(tally: Tally) -> Html:
+    total = tally.all
+    tiles = [
+        _tile("rows", f"{total.rows:,}", f"{total.checked:,} checked"),
+        _tile(
+            "share flagged",
+            percent(total.flagged, total.checked),
+            f"{total.flagged:,} of {total.checked:,} checked. Not the rate of hallucination: the detector errs",
+            "hot",
+        ),
+        _tile("not checked", f"{total.not_checked:,}", "never counted as clean"),
+    ]
+    if tally.placed:
+        tiles.append(_tile("unlike training", f"{tally.unlike:,}", "rows far from what the detector was trained on"))
+    return html(el("div", *tiles, class_="tiles"), _not_checked(tally), _detectors(tally))
+
+
+def _tile(name: str, number: str, words: str, class_: str = "") -> Html:
+    return el("div", el("h3", name), el("b", number), el("p", words), class_=f"tile {class_}".strip())
+
+
+def _not_checked(tally: Tally) -> Html | None:
+    if not tally.reasons:
+        return None
+    rows = [[el("code", r[:60]), REASONS.get(r, ""), f"{n:,}"] for r, n in tally.reasons.most_common(20)]
+    return html(el("h3", "Not checked, and why"), table(["reason", "meaning", "rows"], rows))
+
+
+def _detectors(tally: Tally) -> Html | None:
+    if not tally.detectors:
+        return el("p", "The file does not say which detector was used.", class_="note")
+    names = ("id", "version", "model", "hookpoint")
+    several = len(tally.detectors) > 1 or len(tally.thresholds) > 1
+    ids = tally.detectors.most_common(1)[0][0]
+    values = [*zip(names, ids, strict=True), ("threshold", _thresholds(tally))]
+    items = (el("div", el("dt", name), el("dd", bdi(value, 200))) for name, value in values)
+    warning = (
+        "Rows of this file come from several detectors or thresholds, of which the most frequent is shown: "
+        "their scores do not compare, and figures of the whole file mix them."
+    )
+    note = el("p", warning, class_="warning") if several else None
+    return html(el("h3", "Detector"), el("dl", *items), note)
+
+
+def _thresholds(tally: Tally) -> str:
+    return ", ".join(f"{value:.4g}" for value, _ in tally.thresholds.most_common(5)) or "–"
+
+
+def _scores(tally: Tally) -> Html:
+    if not tally.all.checked:
+        return _no_scores()
+    threshold = next(iter(tally.thresholds)) if len(tally.thresholds) == 1 else None
+    counts = tally.histogram
+    key = legend(counts) if tally.all.labelled else None
+    totals = [
+        [f"{i / BINS:.2f} – {(i + 1) / BINS:.2f}", *(f"{counts[k][i]:,}" for k in (1, 0, None))] for i in range(BINS)
+    ]
+    head = ["score", "labelled unfaithful", "labelled faithful", "no label"]
+    return html(key, histogram(counts, threshold), details("The numbers", table(head, totals)))
+
+
+def _answers(tally: Tally) -> Html | None:
+    if not tally.all.checked:
+        return _no_scores()
+    highest = tally.highest
+    if not highest:
+        return None
+    lead = (
+        f"The {count(len(highest), 'answer')} with the highest scores, flagged or not. Numbered marks are the spans "
+        "the detector suspects most; the verdict is on the whole answer."
+    )
+    return html(el("p", lead), cards(highest))
+
+
+def _no_scores() -> Html:
+    return el("p", "No answer was checked, so there are no scores. This says nothing about the answers.", class_="note")
+
+
+def _breakdowns(tally: Tally) -> Html | None:
+    return html(*(_breakdown(column, values, bool(tally.all.labelled)) for column, values in tally.by.items())) or None
+
+
+def _breakdown(column: str, values: Mapping[str, Counts], labels: bool) -> Html:
+    ranked = sorted(values.items(), key=lambda item: (-item[1].rows, item[0]))
+    head = [column, "rows", "not checked", "share flagged", ""] + ["labelled unfaithful"] * labels
+    rows = [_breakdown_row(value, counts, labels) for value, counts in ranked[:MOST_VALUES]]
+    left = len(ranked) - MOST_VALUES
+    note = el("p", f"[ {left:,} further values with fewer rows left out ]", class_="note") if left > 0 else None
+    return html(el("h3", "By ", bdi(column, 100)), table(head, rows, class_="by"), note)
+
+
+def _breakdown_row(value: str, counts: Counts, labels: bool) -> list[Html]:
+    share = counts.flagged / counts.checked if counts.checked else 0.0
+    rect = el("rect", x=0, y=2, width=f"{share:.2%}", height=10, class_="unfaithful")
+    drawn = el("svg", el("rect", x=0, y=2, width="100%", height=10, class_="track"), rect, width=110, height=14)
+    flagged = f"{percent(counts.flagged, counts.checked)} ({counts.flagged:,} of {counts.checked:,})"
+    known = f"{percent(counts.unfaithful, counts.labelled)} ({counts.unfaithful:,} of {counts.labelled:,})"
+    name = el("i", value) if value == NONE else bdi(value, 100)
+    return [
+        name,
+        *map(html, [f"{counts.rows:,}", f"{counts.not_checked:,}", flagged]),
+        drawn,
+        *([html(known)] * labels),
+    ]
+
+
+def _footer() -> Html:
+    return el("footer", f"Made by groundwire {__version__}. This page runs no script and loads nothing.")
