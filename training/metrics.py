@@ -7,7 +7,9 @@ A figure that the rows do not define (AUC of one label, no generator with enough
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
@@ -18,7 +20,9 @@ from groundwire.training.data import LabelledExample
 
 DRAWS = 1000
 MIN_ROWS = 5  # of each label, for a generator to count in `auc_within_generator`
+BINS = 10
 _DRAWS_AT_ONCE = 100
+_NORMAL_95 = 1.959963984540054
 
 Labels = Shaped[np.ndarray, " n"]
 Scores = Shaped[np.ndarray, " n"]
@@ -34,16 +38,51 @@ def auc_interval(
     labels: Labels, scores: Scores, groups: Shaped[np.ndarray, " n"], *, seed: int = 0, draws: int = DRAWS
 ) -> tuple[float, float] | None:
     """95 % percentile interval of the AUC, by bootstrap over whole groups; None where no draw has both labels."""
-    names, member = np.unique(groups, return_inverse=True)
-    rng = np.random.default_rng(seed)
-    values: list[np.ndarray] = []
-    for start in range(0, draws, _DRAWS_AT_ONCE):
-        drawn = rng.integers(len(names), size=(min(_DRAWS_AT_ONCE, draws - start), len(names)))
-        times = np.stack([np.bincount(row, minlength=len(names)) for row in drawn])
-        values.append(_weighted_aucs(labels, scores, times[:, member]))
-    found = np.sort(np.concatenate(values))
-    found = found[~np.isnan(found)]
-    return (float(found[int(0.025 * len(found))]), float(found[int(0.975 * len(found))])) if len(found) else None
+    drawn = (
+        _weighted_aucs(labels, scores, times) for times in _group_draws(groups, np.zeros(len(labels)), seed, draws)
+    )
+    return _interval(np.concatenate(list(drawn)))
+
+
+@dataclass(frozen=True)
+class Difference:
+    """AUC of one score less that of another on the same rows, with its 95 % interval."""
+
+    value: float
+    low: float
+    high: float
+
+
+def paired_difference(
+    labels: Labels,
+    a: Scores,
+    b: Scores,
+    groups: Shaped[np.ndarray, " n"],
+    datasets: Shaped[np.ndarray, " n"] | None = None,
+    *,
+    seed: int = 0,
+    draws: int = DRAWS,
+) -> Difference | None:
+    """AUC of `a` less AUC of `b`, with a 95 % percentile interval by paired bootstrap: each draw takes whole groups,
+    and the same ones for both scores. None where a data set lacks a label.
+
+    datasets: data set of each row. The difference is then the mean of the data sets' own differences; groups are drawn
+        within each data set, and one that occurs in several is drawn in all of them together.
+    """
+    member = np.zeros(len(labels)) if datasets is None else datasets
+    parts = [member == name for name in np.unique(member)]
+
+    def difference(times: np.ndarray) -> np.ndarray:
+        own = [
+            _weighted_aucs(labels[rows], a[rows], times[:, rows])
+            - _weighted_aucs(labels[rows], b[rows], times[:, rows])
+            for rows in parts
+        ]
+        return np.mean(own, axis=0)
+
+    value = float(difference(np.ones((1, len(labels))))[0])
+    interval = _interval(np.concatenate([difference(times) for times in _group_draws(groups, member, seed, draws)]))
+    return None if np.isnan(value) or interval is None else Difference(value, *interval)
 
 
 def auc_within_generator(labels: Labels, scores: Scores, generators: Shaped[np.ndarray, " n"]) -> float | None:
@@ -79,6 +118,45 @@ def ece(labels: Labels, scores: Scores, bins: int = 10) -> float:
     cell = np.minimum((scores * bins).astype(int), bins - 1)
     gaps = np.bincount(cell, labels, minlength=bins) - np.bincount(cell, scores, minlength=bins)
     return float(np.abs(gaps).sum() / len(scores))
+
+
+@dataclass(frozen=True)
+class ReliabilityBin:
+    """Rows of similar score: their mean score, the share that is unfaithful, and its 95 % Wilson interval, which
+    counts rows as independent (rows of one group are less than that)."""
+
+    mean_score: float
+    unfaithful: float
+    count: int
+    low: float
+    high: float
+
+
+def reliability(labels: Labels, scores: Scores, bins: int = BINS) -> list[ReliabilityBin]:
+    """At most `bins` bins of about equally many rows, by ascending score; rows of equal score share a bin."""
+    found = []
+    for rows in _quantile_bins(scores, bins):
+        share, n = float(np.mean(labels[rows])), len(rows)
+        z2 = _NORMAL_95**2 / n
+        middle = (share + z2 / 2) / (1 + z2)
+        half = float(np.sqrt(z2 * share * (1 - share) + z2**2 / 4)) / (1 + z2)
+        low, high = max(0.0, middle - half), min(1.0, middle + half)
+        found.append(ReliabilityBin(float(np.mean(scores[rows])), share, n, low, high))
+    return found
+
+
+def debiased_ece(labels: Labels, scores: Scores, bins: int = BINS) -> float:
+    """Debiased l2 calibration error (root mean square over rows) in `bins` quantile bins.
+
+    sqrt(max(0, sum_b n_b/n * [(score_b - share_b)^2 - share_b * (1 - share_b) / (n_b - 1)])): mean score and share of
+    unfaithful in each bin, less what the share's sampling noise adds to their squared gap (Kumar, Liang, Ma 2019,
+    "Verified Uncertainty Calibration", section 5). Unlike `ece` it does not grow as rows become few.
+    """
+    total = 0.0
+    for rows in _quantile_bins(scores, bins):
+        share, n = float(np.mean(labels[rows])), len(rows)
+        total += n * ((float(np.mean(scores[rows])) - share) ** 2 - share * (1 - share) / max(1, n - 1))
+    return float(np.sqrt(max(0.0, total / len(scores))))
 
 
 def priors(examples: Sequence[LabelledExample]) -> dict[str, float | None]:
@@ -121,7 +199,7 @@ def figures(
 ) -> dict[str, Any]:
     """All of the above for one data set, in the shape that an artifact's config and card hold."""
     labels = np.array([e.label for e in examples])
-    flagged = scores >= threshold
+    flagged = scores > threshold
     return {
         "rows": len(examples),
         "unfaithful": int(labels.sum()),
@@ -134,8 +212,44 @@ def figures(
         "f1": f1(labels, flagged),
         "brier": brier(labels, scores),
         "ece": ece(labels, scores),
+        "debiased_ece": debiased_ece(labels, scores),
         "priors": priors(examples),
     }
+
+
+def _quantile_bins(scores: np.ndarray, bins: int) -> list[np.ndarray]:
+    """Row indices by ascending score, cut at the scores of equal ranks; equal scores are never parted."""
+    cuts = np.unique(np.quantile(scores, np.arange(1, bins) / bins, method="inverted_cdf"))
+    cell = np.searchsorted(cuts, scores, side="left")
+    return [rows for i in range(len(cuts) + 1) if len(rows := np.flatnonzero(cell == i))]
+
+
+def _group_draws(groups: np.ndarray, datasets: np.ndarray, seed: int, draws: int) -> Iterator[np.ndarray]:
+    """Bootstrap draws over whole groups, some at once: how often each row is taken `[draws, n]`.
+
+    Groups are drawn among those of the same data sets: each data set keeps its number of groups, and a group that
+    occurs in several is drawn in all of them together.
+    """
+    names, member = np.unique(groups, return_inverse=True)
+    _, dataset = np.unique(datasets, return_inverse=True)
+    occurs = np.zeros((len(names), dataset.max() + 1), bool)
+    occurs[member, dataset] = True
+    strata: dict[bytes, list[int]] = defaultdict(list)
+    for group, where in enumerate(occurs):
+        strata[where.tobytes()].append(group)
+    rng = np.random.default_rng(seed)
+    for start in range(0, draws, _DRAWS_AT_ONCE):
+        times = np.zeros((min(_DRAWS_AT_ONCE, draws - start), len(names)), int)
+        for stratum in strata.values():
+            drawn = rng.integers(len(stratum), size=(len(times), len(stratum)))
+            times[:, stratum] = [np.bincount(row, minlength=len(stratum)) for row in drawn]
+        yield times[:, member]
+
+
+def _interval(values: np.ndarray) -> tuple[float, float] | None:
+    """2.5 % and 97.5 % of the values that are numbers; None where none is."""
+    found = np.sort(values[~np.isnan(values)])
+    return (float(found[int(0.025 * len(found))]), float(found[int(0.975 * len(found))])) if len(found) else None
 
 
 def _weighted_aucs(labels: Labels, scores: Scores, weights: Shaped[np.ndarray, "draws n"]) -> np.ndarray:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from groundwire.calibration import log_odds, prevalence_shift, sigmoid, threshold_for
+from groundwire.calibration import log_odds, normal_target, parse_limit, prevalence_shift, sigmoid, threshold_for
 from groundwire.errors import InputError
 
 SHARES = st.floats(0.001, 0.999)
@@ -63,3 +63,48 @@ def test_a_threshold_is_found_by_its_target():
     assert threshold_for(thresholds, "f1") == 0.3
     with pytest.raises(InputError, match=r"'recall'\n.*'f1', 'balanced_accuracy'\n.*target"):
         threshold_for(thresholds, "recall")
+
+
+THRESHOLDS = {"balanced_accuracy": 0.3, "fpr<=0.01": 1.0, "fpr<=0.02": 0.7, "fpr<=0.05": 0.6, "fpr<=0.2": 0.4}
+
+
+@pytest.mark.parametrize(
+    ("spelling", "wanted"),
+    [
+        ("fpr<=0.05", 0.6), ("fpr<=5%", 0.6), ("fpr <= .05", 0.6), (" FPR ≤ 5.0 % ", 0.6), ("fpr<0.050", 0.6),
+        ("fpr<=.2", 0.4), ("balanced-accuracy", 0.3), ("Balanced accuracy ", 0.3),
+    ],
+)  # fmt: skip
+def test_a_target_may_be_spelt_in_any_way(spelling, wanted):
+    assert threshold_for(THRESHOLDS, spelling) == wanted
+
+
+@given(st.integers(0, 1000))
+def test_a_limit_as_a_share_and_in_per_cent_is_the_same(tenths):
+    share = tenths / 1000
+    assert normal_target(f"fpr <= {share}") == normal_target(f"fpr<={tenths / 10}%")
+    assert parse_limit(normal_target(f"fpr<={share}")) == pytest.approx(share)
+
+
+@pytest.mark.parametrize(
+    "target", ["recall", "fpr", "fpr<=", "fpr>=0.05", "fpr<=1.5", "fpr<=x", "fpr<=200%", "tfpr<=0.1"]
+)
+def test_what_is_no_limit_has_none(target):
+    assert parse_limit(target) is None
+    with pytest.raises(InputError, match=r"(?s)no threshold for target.*'fpr<=0.05'"):
+        threshold_for(THRESHOLDS, target)
+
+
+def test_an_unknown_limit_lists_what_there_is_and_names_the_nearest_that_keeps_it():
+    with pytest.raises(InputError, match=r"(?s)'fpr<=0.1'.*'fpr<=0.02', 'fpr<=0.05'.*; 'fpr<=0.05' is the nearest"):
+        threshold_for(THRESHOLDS, "fpr<=0.1")
+    with pytest.raises(InputError) as found:  # the only stricter one flags nothing
+        threshold_for(THRESHOLDS, "fpr<=0.015")
+    assert "nearest" not in str(found.value)
+
+
+def test_a_threshold_that_flags_nothing_is_no_clean_bill():
+    with pytest.raises(InputError, match=r"(?s)flags nothing.*one of 'balanced_accuracy', 'fpr<=0.02'.*more groups"):
+        threshold_for(THRESHOLDS, "fpr<=1%")
+    with pytest.raises(InputError, match="flags nothing"):
+        threshold_for({"fpr<=0.05": math.nextafter(1, 2)}, "fpr<=0.05")

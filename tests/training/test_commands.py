@@ -8,8 +8,9 @@ from click.testing import CliRunner
 from groundwire.cli import cli
 from groundwire.detector import Detector
 from groundwire.errors import InputError
-from groundwire.training.commands import detector, sae
+from groundwire.training.commands import calibrate, detector, sae
 from groundwire.types import Example
+from tests.detector.tiny import random_artifact, tiny_engine
 
 pytestmark = pytest.mark.usefixtures("few_rounds")
 
@@ -75,6 +76,61 @@ def test_the_detector_command_prints_its_figures(tiny_llama_folder, labelled, tm
     printed = json.loads(result.stdout)
     assert printed["figures"][0]["rows"] == 60
     assert printed["figures"][0]["split"] == "5-fold by group"
+
+
+@pytest.fixture
+def tiny_artifact(tiny_llama_folder, tmp_path):
+    folder = tmp_path / "shipped"
+    random_artifact(tiny_engine(tiny_llama_folder)).save_pretrained(folder)
+    return folder
+
+
+def test_calibrate_fits_a_detector_to_answers_and_shows_what_it_is_worth(
+    tiny_llama_folder, tiny_artifact, labelled, tmp_path
+):
+    options = ("--artifact", tiny_artifact, "--model", tiny_llama_folder, "-o", tmp_path / "mine", "--folds", 3)
+    result = invoke(calibrate, labelled, *options)
+    assert result.exit_code == 0, result.exception
+    assert "Fitted on 60 rows in 30 groups, 30 of them unfaithful" in result.stdout
+    assert "3-fold cross-validation" in result.stdout
+    before, after = (
+        Detector.from_pretrained(folder, model=tiny_llama_folder) for folder in (tiny_artifact, tmp_path / "mine")
+    )
+    row = Example("1", [{"role": "user", "content": "Bridge 3 is from 1889. When?"}], "Bridge 3 is in Lisbon.")
+    fit = after.artifact.about["recalibrations"][0]
+    assert after.score(row).logit == pytest.approx(fit["scale"] * before.score(row).logit + fit["shift"], abs=1e-5)
+    assert after.threshold == after.artifact.thresholds["balanced_accuracy"]
+    again = invoke(calibrate, labelled, *options)
+    assert isinstance(again.exception, InputError)
+    assert "--overwrite" in str(again.exception)
+    written = files(tmp_path / "mine")
+    assert invoke(calibrate, labelled, *options, "--overwrite").exit_code == 0
+    assert files(tmp_path / "mine") == written
+
+
+def test_calibrate_leaves_out_what_it_cannot_use_and_says_so(tiny_llama_folder, tiny_artifact, labelled, tmp_path):
+    with labelled.open("a", encoding="utf-8") as file:
+        file.write('{"prompt": "p", "response": " ", "label": 1}\n{"prompt": "p", "response": "r"}\nnot json\n')
+    options = ("--artifact", tiny_artifact, "--model", tiny_llama_folder, "-o", tmp_path / "mine")
+    result = invoke(calibrate, labelled, *options)
+    assert result.exit_code == 1  # written, but some lines could not be read
+    assert "Fitted on 60 rows" in result.stdout
+    assert "1 not checked: empty_response" in result.stdout
+    assert "2 lines could not be read:" in result.stdout
+    assert "line 62" in result.stdout
+    assert (tmp_path / "mine" / "config.json").is_file()
+
+
+def test_calibrate_refuses_before_the_model_is_loaded(labelled, tmp_path):
+    rows = [json.loads(line) for line in labelled.read_text(encoding="utf-8").splitlines()]
+    unlabelled, few = tmp_path / "unlabelled.jsonl", tmp_path / "few.jsonl"
+    unlabelled.write_text("".join(json.dumps({**row, "label": None}) + "\n" for row in rows), encoding="utf-8")
+    few.write_text("".join(json.dumps(row) + "\n" for row in rows[:6]), encoding="utf-8")
+    for path, said in [(unlabelled, "has a label"), (few, "fewer folds"), (tmp_path / "none.jsonl", "cannot read")]:
+        result = invoke(calibrate, path, "-o", tmp_path / "mine", "--model", tmp_path / "no-such-model")
+        assert isinstance(result.exception, InputError)
+        assert said in str(result.exception)
+    assert not (tmp_path / "mine").exists()
 
 
 def test_a_missing_text_is_a_clear_error(tiny_llama_folder, tmp_path):
