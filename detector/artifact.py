@@ -8,10 +8,10 @@ weights of the same model pass and another model does not.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from jaxtyping import Float, Int
@@ -23,13 +23,17 @@ from groundwire.additive import Shapes
 from groundwire.calibration import log_odds, prevalence_shift, sigmoid
 from groundwire.engines.base import Engine
 from groundwire.errors import ArtifactError
+from groundwire.grounding import GroundingHead
 from groundwire.sae import SparseEncoder
 from groundwire.scoring import Pooling, Scorer
 from groundwire.spans import SpanRule
 from groundwire.types import Term
+from groundwire.unlike import Unlike
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 PROBE_TEXT = "The passages say that the tower was finished in 1889, and that it is 330 metres tall."
+SHAPES, UNLIKE = ("cuts", "values", "slopes"), ("mean", "projection", "quantiles")  # names of their tensors
+T = TypeVar("T", Pooling, SpanRule, Unlike)
 PROBE_COSINE = 0.99  # bfloat16 and int8 stay above, another model does not
 
 
@@ -51,9 +55,12 @@ class Probe:
 class Artifact:
     """Everything a `Detector` needs besides the engine.
 
-    model: id of the base model. fingerprint: hashes of what it was trained with. thresholds: score by target.
-    prevalence: share of unfaithful answers that the calibration assumes. about: dictionary, training data with
-    licences, figures; for the card and for people, never read by the code that scores.
+    model: id of the base model. fingerprint: hashes of what it was trained with. terms: those of the scorer's encoder,
+    then those of `grounding`. thresholds: score by target. prevalence: share of unfaithful answers that the calibration
+    assumes. grounding: terms of the response's text, or None. unlike: what tells how far an answer lies from the
+    training data, or None. about: dictionary, training data with licences, figures; for the card and for people, never
+    read by the code that scores.
+    Raises ArtifactError where the parts' numbers of terms differ, saying which.
     """
 
     id: str
@@ -67,9 +74,28 @@ class Artifact:
     prevalence: float
     spans: SpanRule
     probe: Probe
+    grounding: GroundingHead | None = None
+    unlike: Unlike | None = None
     latents: Mapping[str, Any] = field(default_factory=dict)
     about: Mapping[str, Any] = field(default_factory=dict)
     card: str = ""
+
+    def __post_init__(self) -> None:
+        encoder, names = self.scorer.encoder, self.grounding.names if self.grounding else ()
+        by_token = [term for term in self.terms if term.kind != "grounding"]
+        numbers = {
+            "token terms": len(by_token),
+            "shapes": self.scorer.shapes.terms,
+            "encoder rows": encoder.weight.shape[0],
+            "encoder biases": encoder.bias.shape[0],
+        }
+        _check_equal(numbers | ({"training means": self.unlike.terms} if self.unlike else {}))
+        _check_equal({"grounding terms": len(self.terms) - len(by_token), "grounding names": len(names)})
+        _check_equal({"encoder columns": encoder.weight.shape[1], "probe dimensions": self.probe.row.shape[0]})
+        if list(self.terms[: len(by_token)]) != by_token:
+            raise ArtifactError(
+                "grounding terms among the token terms", expected="all token terms first", remedy="put them at the end"
+            )
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Write the artifact; an existing one in `folder` is overwritten."""
@@ -88,20 +114,22 @@ class Artifact:
             "intercept": scorer.intercept,
             "token_intercept": scorer.token_intercept,
             "token_scale": scorer.token_scale,
+            "token_smoothing": scorer.token_smoothing,
             "spans": asdict(self.spans),
             "thresholds": dict(self.thresholds),
             "prevalence": self.prevalence,
             "terms": [asdict(term) for term in self.terms],
+            "grounding": list(self.grounding.names) if self.grounding else None,
+            "unlike": {"flag_above": self.unlike.flag_above} if self.unlike else None,
             "about": dict(self.about),
         }
         tensors = {
             "encoder.weight": encoder.weight,
             "encoder.bias": encoder.bias,
-            "shapes.cuts": scorer.shapes.cuts,
-            "shapes.values": scorer.shapes.values,
-            "shapes.slopes": scorer.shapes.slopes,
-            "probe.ids": self.probe.ids,
-            "probe.row": self.probe.row,
+            **_parts("shapes", scorer.shapes, SHAPES),
+            **_parts("probe", self.probe, ("ids", "row")),
+            **(_parts("grounding", self.grounding.shapes, SHAPES) if self.grounding else {}),
+            **(_parts("unlike", self.unlike, UNLIKE) if self.unlike else {}),
         }
         if encoder.threshold is not None:
             tensors["encoder.threshold"] = encoder.threshold
@@ -149,18 +177,17 @@ class Artifact:
             threshold=tensors.get("encoder.threshold"),
             rectify=config["activation"]["rectify"],
         )
-        shapes = Shapes(tensors["shapes.cuts"], tensors["shapes.values"], tensors["shapes.slopes"])
-        terms = tuple(Term(**term) for term in config["terms"])
-        probe = Probe(tensors["probe.ids"], tensors["probe.row"])
-        _check_shapes(encoder, shapes, terms, probe)
         scorer = Scorer(
             encoder=encoder,
-            shapes=shapes,
+            shapes=Shapes(*(tensors[f"shapes.{name}"] for name in SHAPES)),
             intercept=config["intercept"],
-            pooling=_pooling(config["pooling"]),
+            pooling=_made(Pooling, config["pooling"]),
             token_intercept=config["token_intercept"],
             token_scale=config["token_scale"],
+            token_smoothing=config["token_smoothing"],
         )
+        names, unlike = config["grounding"], config["unlike"]
+        shapes = Shapes(*(tensors[f"grounding.{name}"] for name in SHAPES)) if names else None
         return cls(
             id=config["id"],
             version=config["version"],
@@ -168,11 +195,13 @@ class Artifact:
             fingerprint=config["fingerprint"],
             hookpoint=config["hookpoint"],
             scorer=scorer,
-            terms=terms,
+            terms=tuple(Term(**term) for term in config["terms"]),
             thresholds=config["thresholds"],
             prevalence=config["prevalence"],
-            spans=SpanRule(**config["spans"]),
-            probe=probe,
+            spans=_made(SpanRule, config["spans"]),
+            probe=Probe(tensors["probe.ids"], tensors["probe.row"]),
+            grounding=GroundingHead(tuple(names), shapes) if shapes else None,
+            unlike=_made(Unlike, {name: tensors[f"unlike.{name}"] for name in UNLIKE} | unlike) if unlike else None,
             latents=latents,
             about=config["about"],
             card=card,
@@ -220,23 +249,21 @@ def _shifted(score: float, shift: float) -> float:
     return sigmoid(log_odds(score) + shift) if 0 < score < 1 else score  # always and never stay what they are
 
 
-def _pooling(values: Mapping[str, Any]) -> Pooling:
-    if values["kind"] not in ("max", "window") or not values["window"] >= 1:
+def _made(kind: type[T], values: Mapping[str, Any]) -> T:
+    """`kind(**values)`, with every field given: no default stands in for what was lost."""
+    if lacking := {f.name for f in fields(kind)} - set(values):
+        raise KeyError(*sorted(lacking))
+    return kind(**values)
+
+
+def _parts(prefix: str, part: object, names: Sequence[str]) -> dict[str, Tensor]:
+    return {f"{prefix}.{name}": getattr(part, name) for name in names}
+
+
+def _check_equal(counts: Mapping[str, int]) -> None:
+    if len(set(counts.values())) > 1:
         raise ArtifactError(
-            f"pooling {dict(values)}",
-            expected='kind "max", or "window" of one token or more',
-            remedy="install the groundwire version that wrote it, or train the detector anew",
+            ", ".join(f"{count} {name}" for name, count in counts.items()),
+            expected="the same number of each",
+            remedy="restore the folder as `groundwire train detector` wrote it",
         )
-    return Pooling(**values)
-
-
-def _check_shapes(encoder: SparseEncoder, shapes: Shapes, terms: tuple[Term, ...], probe: Probe) -> None:
-    numbers = {"terms": len(terms), "shapes": shapes.terms, "encoder rows": encoder.weight.shape[0]}
-    widths = {"encoder columns": encoder.weight.shape[1], "probe dimensions": probe.row.shape[0]}
-    for counts in (numbers | {"encoder biases": encoder.bias.shape[0]}, widths):
-        if len(set(counts.values())) > 1:
-            raise ArtifactError(
-                ", ".join(f"{count} {name}" for name, count in counts.items()),
-                expected="the same number of each",
-                remedy="restore the folder as `groundwire train detector` wrote it",
-            )

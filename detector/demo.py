@@ -96,9 +96,10 @@ def demo(artifact: str | None, color: bool | None) -> None:
 
 def _answer(detector: Detector, question: Question) -> tuple[str, Detection]:
     """The model's answer and the detection that came with it, out of one forward pass per token."""
-    messages = grounded_messages(question.text, [Passage(p) for p in question.passages])
+    passages = [Passage(text, str(number)) for number, text in enumerate(question.passages, 1)]
+    messages = grounded_messages(question.text, passages)
     text = ""
-    for item in detector.stream(Request("demo", messages, Sampling(max_tokens=MAX_TOKENS))):
+    for item in detector.stream(Request("demo", messages, Sampling(max_tokens=MAX_TOKENS), passages=passages)):
         if isinstance(item, Detection):
             return text, item
         text += item.text
@@ -127,6 +128,8 @@ def _verdict_lines(verdict: Verdict) -> list[str]:
 
 
 def _term(c: Contribution) -> str:
+    if c.term.kind != "latent":
+        return f"{c.contribution:+.2f}  {c.term.name}"
     token = (c.token or "").strip() or "white space"
     return f"{c.contribution:+.2f}  latent {c.term.feature_id} ({c.term.name}), at “{token}”"
 

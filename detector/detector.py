@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
+from time import perf_counter
 from typing import Any
 
 from groundwire.abstention import abstained
@@ -12,8 +14,9 @@ from groundwire.calibration import sigmoid, threshold_for
 from groundwire.engines.base import Engine
 from groundwire.errors import CaptureError, InputError
 from groundwire.prompts import render, tokenize_response
+from groundwire.source import Source
 from groundwire.spans import find_spans
-from groundwire.types import Contribution, Detection, Example, Readout, Reason, Request, Step, Token, TokenScore
+from groundwire.types import Contribution, Detection, Example, Readout, Reason, Request, Span, Step, Token, TokenScore
 
 DEFAULT_ARTIFACT = Path(__file__).parent / "pretrained" / "smollm2-135m-instruct-q4_1"
 DEFAULT_TARGET = "balanced_accuracy"
@@ -94,7 +97,7 @@ class Detector:
             except InputError as error:
                 found[i] = self.not_checked("invalid_input", str(error))
         for prompt, members in groups.items():
-            found.update(self._score_group(prompt, {i: examples[i].response for i in members}))
+            found.update(self._score_group(prompt, {i: examples[i] for i in members}))
         return [found[i] for i in range(len(examples))]
 
     def stream(self, request: Request) -> Iterator[Step | Detection]:
@@ -105,14 +108,25 @@ class Detector:
         """
         text = ""
         tokens: list[Token] = []
+        source, head, check = Source.of(request), self.artifact.grounding, 0.0
+        growing = source.grounding.follow() if head else None
         for _, step in self.engine.generate([request], self.artifact.scorer):
             text, tokens = text + step.text, tokens + list(step.tokens)
+            if step.logit is not None and head and growing:
+                start = perf_counter()
+                step = replace(step, logit=step.logit + float(head.contributions(growing.measure(text)).sum()))
+                check += perf_counter() - start
             yield step
             if step.readout is not None:
-                yield self.detect(step.readout, text, tokens)
+                detection = self.detect(step.readout, text, tokens, source)
+                yield replace(detection, check_seconds=detection.check_seconds + check)
 
-    def detect(self, readout: Readout, text: str, tokens: Sequence[Token]) -> Detection:
-        """Turn what scoring folded for one response into a detection."""
+    def detect(self, readout: Readout, text: str, tokens: Sequence[Token], source: Source) -> Detection:
+        """Turn what scoring folded for one response into a detection.
+
+        source: what was asked; grounding terms and evidence come from it, so one for all responses to a prompt is best.
+        """
+        start = perf_counter()
         if reason := _nothing_to_check(text):
             return self.not_checked(reason)
         if not tokens:  # a tokenizer may drop all of a text, and no rows are no evidence
@@ -125,51 +139,63 @@ class Detector:
             TokenScore(text[t.start : t.end], t.start, t.end, sigmoid(logit))
             for t, logit in zip(tokens, readout.token_logits.tolist(), strict=True)
         ]
+        head, unlike = self.artifact.grounding, self.artifact.unlike
+        grounding = head.contributions(source.grounding.measure(text)).tolist() if head else []
+        logit = readout.logit + sum(grounding)
+        spans = find_spans(text, scores, self.artifact.spans)
         return Detection(
             status="checked",
-            score=sigmoid(readout.logit),
-            logit=readout.logit,
+            score=sigmoid(logit),
+            logit=logit,
             intercept=self.artifact.scorer.intercept,
-            contributions=self._contributions(readout, scores),
-            spans=find_spans(text, scores, self.artifact.spans),
+            contributions=self._contributions(readout, scores, grounding),
+            spans=tuple(_with_evidence(span, text, source) for span in spans),
             tokens=tuple(scores),
+            unlike_training=unlike.measure(readout.mean_features) if unlike else None,
             detector=self._about,
             forward_seconds=readout.forward_seconds,
-            check_seconds=readout.check_seconds,
+            check_seconds=readout.check_seconds + perf_counter() - start,
         )
 
     def not_checked(self, reason: Reason, detail: str | None = None) -> Detection:
         """A detection that says why there is none."""
         return Detection(status="not_checked", reason=reason, detail=detail, detector=self._about)
 
-    def _score_group(self, prompt: Sequence[int], responses: Mapping[int, str]) -> dict[int, Detection]:
+    def _score_group(self, prompt: Sequence[int], examples: Mapping[int, Example]) -> dict[int, Detection]:
         """Detections of all responses to one rendered prompt."""
-        tokens = {i: tokenize_response(self.tokenizer, response) for i, response in responses.items()}
+        tokens = {i: tokenize_response(self.tokenizer, example.response) for i, example in examples.items()}
         found: dict[int, Detection] = {}
-        for i in responses:
+        for i in examples:
             if len(prompt) + len(tokens[i]) > self.engine.context:
                 lengths = f"{len(prompt)} prompt and {len(tokens[i])} response tokens"
                 found[i] = self.not_checked("prompt_too_long", f"{lengths}; context of {self.engine.context}")
-        fits = [i for i in responses if i not in found]
+        fits = [i for i in examples if i not in found]
         if not fits:
             return found
         try:
             readouts = self.engine.replay(prompt, [[t.id for t in tokens[i]] for i in fits], self.artifact.scorer)
         except CaptureError as error:
             return found | {i: self.not_checked("capture_failed", str(error)) for i in fits}
+        sources: dict[Source, Source] = {}
         for i, readout in zip(fits, readouts, strict=True):
-            found[i] = self.detect(readout, responses[i], tokens[i])
+            source = Source.of(examples[i])
+            found[i] = self.detect(readout, examples[i].response, tokens[i], sources.setdefault(source, source))
         return found
 
-    def _contributions(self, readout: Readout, tokens: Sequence[TokenScore]) -> tuple[Contribution, ...]:
+    def _contributions(
+        self, readout: Readout, tokens: Sequence[TokenScore], grounding: Sequence[float]
+    ) -> tuple[Contribution, ...]:
         """Every term that moved the logit, largest first, with the token at which it peaked."""
-        values, peaks = readout.contributions.tolist(), readout.peaks.tolist()
-        order = sorted(range(len(values)), key=lambda j: -abs(values[j]))
-        return tuple(
-            Contribution(self.artifact.terms[j], values[j], tokens[peaks[j]].token, tokens[peaks[j]].start)
-            for j in order
-            if values[j] != 0
-        )
+        terms, found = self.artifact.terms, []
+        for term, value, peak in zip(terms, readout.contributions.tolist(), readout.peaks.tolist(), strict=False):
+            found.append(Contribution(term, value, tokens[peak].token, tokens[peak].start))
+        for term, value in zip(terms[len(found) :], grounding, strict=True):
+            found.append(Contribution(term, value))
+        return tuple(sorted((c for c in found if c.contribution != 0), key=lambda c: -abs(c.contribution)))
+
+
+def _with_evidence(span: Span, text: str, source: Source) -> Span:
+    return replace(span, evidence=source.evidence.find(text, span.start, span.end))
 
 
 def _nothing_to_check(response: str) -> Reason | None:

@@ -103,7 +103,7 @@ class Guard:
         threshold = detector.threshold if self.threshold is None else self.threshold
         if not any(passage.text.strip() for passage in found):
             return decide(Detection("not_checked", "no_passages"), threshold)
-        example = Example("answer", grounded_messages(question, found), answer)
+        example = Example("answer", grounded_messages(question, found), answer, passages=found)
         try:
             with self._lock:
                 detection = detector.score(example)

@@ -35,15 +35,7 @@ def render(tokenizer: Any, messages: Sequence[Message]) -> list[int]:
     A template that adds a system message of its own (SmolLM2's does) keeps it. Raises InputError on a message
     without a role and a string content, or where the template refuses the messages.
     """
-    for i, message in enumerate(messages):
-        if not isinstance(message.get("content"), str) or not isinstance(message.get("role"), str):
-            raise InputError(
-                f"message {i} is {message!r:.80}",
-                expected='{"role": "user", "content": "text"}',
-                remedy="give every message a role and its content as one string",
-            )
-    if not messages:
-        raise InputError("no messages", expected="at least one message", remedy="pass the prompt as a user message")
+    _check(messages)
     template = None if tokenizer.chat_template else PLAIN_TEMPLATE
     try:
         text = tokenizer.apply_chat_template(
@@ -56,6 +48,15 @@ def render(tokenizer: Any, messages: Sequence[Message]) -> list[int]:
             remedy="merge or reorder the messages",
         ) from error
     return tokenizer(text, add_special_tokens=not tokenizer.chat_template)["input_ids"]
+
+
+def prompt_text(messages: Sequence[Message]) -> str:
+    """The messages' contents, joined by blank lines: what an answer's words are compared with.
+
+    Raises InputError on a message without a role and a string content, and on no message.
+    """
+    _check(messages)
+    return "\n\n".join(message["content"] for message in messages)
 
 
 def tokenize_response(tokenizer: Any, response: str) -> list[Token]:
@@ -73,3 +74,15 @@ def tokenize_response(tokenizer: Any, response: str) -> list[Token]:
         tokens.append(Token(token_id, min(start, covered), end))
         covered = max(covered, end)
     return tokens
+
+
+def _check(messages: Sequence[Message]) -> None:
+    for i, message in enumerate(messages):
+        if not isinstance(message.get("content"), str) or not isinstance(message.get("role"), str):
+            raise InputError(
+                f"message {i} is {message!r:.80}",
+                expected='{"role": "user", "content": "text"}',
+                remedy="give every message a role and its content as one string",
+            )
+    if not messages:
+        raise InputError("no messages", expected="at least one message", remedy="pass the prompt as a user message")

@@ -13,7 +13,7 @@ Two poolings, both additive (contributions and intercept sum to the logit):
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from functools import partial
 from typing import Literal
 
@@ -25,6 +25,8 @@ from groundwire.additive import Shapes
 from groundwire.errors import ArtifactError, CaptureError
 from groundwire.sae import SparseEncoder
 from groundwire.types import Readout
+
+_PIECE = 128  # rows folded at once: what is computed for them fits into a core's cache
 
 
 @dataclass(frozen=True)
@@ -54,35 +56,68 @@ class State:
 
     count: Int[Tensor, " slots"]
     finite: Tensor  # [slots] bool
-    maximum: Float[Tensor, "slots terms"]
-    peak: Int[Tensor, "slots terms"]
+    feature_total: Float[Tensor, "slots terms"]
+    # kind "max" only, where pooled = terms; 0 otherwise
+    maximum: Float[Tensor, "slots pooled"]
+    peak: Int[Tensor, "slots pooled"]
     # kind "window" only, where windowed = terms; 0 otherwise
-    ring: Float[Tensor, "slots window windowed"]  # contributions of the latest tokens, token t at t % window
+    recent: Float[Tensor, "slots window windowed"]  # contributions of the latest tokens, the newest last
+    recent_sums: Float[Tensor, "slots window"]  # their sums over terms
     total: Float[Tensor, "slots windowed"]
-    best: Float[Tensor, "slots windowed"]  # sums over the best window so far
+    best: Float[Tensor, "slots window windowed"]  # contributions in the best full window so far
+    best_end: Int[Tensor, " slots"]  # its last row
     best_logit: Float[Tensor, " slots"]
     token_sums: list[list[Tensor]]  # per slot: sums of contributions of its tokens, in order
 
     def reset(self, slot: int) -> None:
         """Make `slot` as good as new, for the next response."""
-        self.count[slot], self.finite[slot] = 0, True
+        self.count[slot], self.finite[slot], self.feature_total[slot] = 0, True, 0.0
         self.maximum[slot], self.peak[slot] = -torch.inf, -1
-        self.ring[slot], self.total[slot], self.best[slot] = 0.0, 0.0, 0.0
-        self.best_logit[slot] = -torch.inf
+        self.recent[slot], self.recent_sums[slot], self.total[slot] = 0.0, 0.0, 0.0
+        self.best[slot], self.best_end[slot], self.best_logit[slot] = 0.0, -1, -torch.inf
         self.token_sums[slot] = []
 
-    def to(self, device: torch.device | str) -> State:
-        """The same state on another device."""
-        moved = {f.name: getattr(self, f.name).to(device) for f in fields(self) if f.name != "token_sums"}
-        return State(**moved, token_sums=[[part.to(device) for part in parts] for parts in self.token_sums])
+
+@dataclass(frozen=True)
+class _Piece:
+    """Some rows, by the response they belong to.
+
+    used: the slots that have rows here. inverse: `[rows]` place of a row's slot in `used`. order: `[rows]` how many
+    rows of that slot stand before it. lengths: rows of each used slot.
+    """
+
+    used: Int[Tensor, " used"]
+    inverse: Int[Tensor, " rows"]
+    order: Int[Tensor, " rows"]
+    lengths: Int[Tensor, " used"]
+
+    @classmethod
+    def of(cls, slots: Int[Tensor, " rows"]) -> _Piece:
+        used, inverse = slots.unique(return_inverse=True)
+        one_hot = inverse[:, None] == torch.arange(len(used), device=slots.device)
+        order = one_hot.cumsum(0).gather(1, inverse[:, None])[:, 0] - 1
+        return cls(used, inverse, order, one_hot.sum(0))
+
+    def spread(self, rows: Tensor, before: Tensor) -> Tensor:
+        """Each slot's `rows` `[rows, *k]` after what stood `before` `[used, b, *k]`: `[used, b + longest, *k]` float64,
+        zeros after a slot's last."""
+        width = before.shape[1]
+        out = before.new_zeros(len(self.used), width + int(self.lengths.max()), *rows.shape[1:])
+        out[:, :width] = before
+        out[self.inverse, width + self.order] = rows.to(out.dtype)
+        return out
 
 
 @dataclass(frozen=True)
 class Scorer:
-    """Chosen latents, their shapes and how they are pooled: all that scoring needs of an artifact.
+    """Chosen latents (and residual directions), their shapes and how they are pooled: all that scoring needs.
 
+    encoder: one row per term; a residual direction is a row like any other.
     intercept: log-odds of a response before any term. token_intercept, token_scale: turn the sum of a token's
-    contributions into the log-odds that it lies in an unfaithful span.
+    contributions into the log-odds that it lies in an unfaithful span; before that, sums are averaged over the tokens
+    at most `token_smoothing` before and after it.
+
+    Raises ArtifactError where `token_smoothing` is negative.
     """
 
     encoder: SparseEncoder
@@ -91,6 +126,15 @@ class Scorer:
     pooling: Pooling = Pooling()
     token_intercept: float = 0.0
     token_scale: float = 1.0
+    token_smoothing: int = 0
+
+    def __post_init__(self) -> None:
+        if self.token_smoothing < 0:
+            raise ArtifactError(
+                f"token smoothing over {self.token_smoothing} tokens on either side",
+                expected="0 or more",
+                remedy="restore the artifact as it was written",
+            )
 
     @property
     def terms(self) -> int:
@@ -102,17 +146,20 @@ class Scorer:
 
     def new_state(self, slots: int, device: torch.device | str = "cpu") -> State:
         """An empty state with room for `slots` responses."""
-        terms = self.terms
-        windowed = terms if self.pooling.kind == "window" else 0
+        window = self.pooling.window
+        pooled, windowed = (self.terms, 0) if self.pooling.kind == "max" else (0, self.terms)
         zeros = partial(torch.zeros, dtype=torch.float64, device=device)
         return State(
             count=torch.zeros(slots, dtype=torch.long, device=device),
             finite=torch.ones(slots, dtype=torch.bool, device=device),
-            maximum=torch.full((slots, terms), -torch.inf, device=device),
-            peak=torch.full((slots, terms), -1, dtype=torch.long, device=device),
-            ring=zeros(slots, self.pooling.window, windowed),
+            feature_total=zeros(slots, self.terms),
+            maximum=torch.full((slots, pooled), -torch.inf, device=device),
+            peak=torch.full((slots, pooled), -1, dtype=torch.long, device=device),
+            recent=zeros(slots, window, windowed),
+            recent_sums=zeros(slots, window),
             total=zeros(slots, windowed),
-            best=zeros(slots, windowed),
+            best=zeros(slots, window, windowed),
+            best_end=torch.full((slots,), -1, dtype=torch.long, device=device),
             best_logit=zeros(slots) - torch.inf,
             token_sums=[[] for _ in range(slots)],
         )
@@ -131,47 +178,41 @@ class Scorer:
             )
         if not len(features):
             return state
-        used, inverse = slots.unique(return_inverse=True)
-        order = _running_count(inverse, len(used))
-        rows = state.count[used][inverse] + order
         state.finite[slots[~features.isfinite().all(1)]] = False
-        self._fold_maximum(state, features, used, inverse, rows)
-        if self.pooling.kind == "window":
-            self._fold_window(state, features, used, inverse, order)
-        state.count[used] += torch.bincount(inverse, minlength=len(used))
+        for part, numbers in zip(features.split(_PIECE), slots.split(_PIECE), strict=True):
+            piece = _Piece.of(numbers)
+            _add_rows(state.feature_total, part, piece)
+            if self.pooling.kind == "max":
+                _fold_maximum(state, part, piece)
+            else:
+                self._fold_window(state, part, piece)
+            state.count[piece.used] += piece.lengths
         return state
 
-    def _fold_maximum(self, state: State, features: Tensor, used: Tensor, inverse: Tensor, rows: Tensor) -> None:
-        before = state.maximum[used]
-        after = before.scatter_reduce(0, inverse[:, None].expand_as(features), features, "amax")
-        # A peak is the first row that reached the maximum, however the rows were cut into chunks.
-        reached = (features == after[inverse]) & (features > before[inverse])
-        far = torch.iinfo(torch.long).max
-        candidates = torch.where(reached, rows[:, None], far)
-        first = torch.full_like(state.peak[used], far)
-        first = first.scatter_reduce(0, inverse[:, None].expand_as(candidates), candidates, "amin")
-        state.peak[used] = torch.where(first < far, first, state.peak[used])
-        state.maximum[used] = after
-
-    def _fold_window(self, state: State, features: Tensor, used: Tensor, inverse: Tensor, order: Tensor) -> None:
+    def _fold_window(self, state: State, features: Tensor, piece: _Piece) -> None:
         # Contiguous, because a sum adds in another order over a transposed view, which `shapes` gives for many rows.
         contributions = self.shapes(features).contiguous()
-        sums = contributions.sum(1)
-        width = self.pooling.window
-        # One token of every response at a time: the additions happen in the same order for any chunks.
-        for step in range(int(order.max()) + 1):
-            at = (order == step).nonzero()[:, 0]
-            slot = used[inverse[at]]
-            position = state.count[slot] + step
-            state.ring[slot, position % width] = contributions[at]
-            state.total[slot] += contributions[at]
-            window = state.ring[slot].sum(1)
-            logit = window.sum(1)
-            better = (position >= width - 1) & (logit > state.best_logit[slot])
-            state.best[slot] = torch.where(better[:, None], window, state.best[slot])
-            state.best_logit[slot] = torch.where(better, logit, state.best_logit[slot])
-        for i, slot_number in enumerate(used.tolist()):
-            state.token_sums[slot_number].append(sums[inverse == i])
+        sums, used, width = contributions.sum(1), piece.used, self.pooling.window
+        _add_rows(state.total, contributions, piece)
+        logits = piece.spread(sums, state.recent_sums[used])
+        rows = piece.spread(contributions, state.recent[used])
+        # Windows by their last row. One shifted addition at a time: the same order, whatever the chunks were.
+        longest = logits.shape[1] - width
+        windows = logits[:, 1 : longest + 1]
+        for k in range(1, width):
+            windows = windows + logits[:, k + 1 : k + 1 + longest]
+        step = torch.arange(longest, device=features.device)
+        there = (step < piece.lengths[:, None]) & (step + state.count[used, None] >= width - 1)
+        highest, at = torch.where(there, windows, -torch.inf).max(1)  # the first of equals
+        better = highest > state.best_logit[used]
+        chosen, at = used[better], at[better]
+        state.best_logit[chosen] = highest[better]
+        state.best_end[chosen] = state.count[chosen] + at
+        state.best[chosen] = _windows(rows[better], at + 1, width)
+        state.recent[used] = _windows(rows, piece.lengths, width)
+        state.recent_sums[used] = _windows(logits, piece.lengths, width)
+        for i, slot in enumerate(used.tolist()):
+            state.token_sums[slot].append(sums[piece.inverse == i])
 
     def contributions(self, state: State, slot: int) -> Float[Tensor, " terms"]:
         """Log-odds each term adds to the response so far, float64; zeros before the first token."""
@@ -180,9 +221,9 @@ class Scorer:
             return torch.zeros(self.terms, dtype=torch.float64)
         if self.pooling.kind == "max":
             return self.shapes(state.maximum[slot][None])[0].double()
-        full = count >= self.pooling.window
-        window = state.best[slot] / self.pooling.window if full else state.total[slot] / count
-        return self.pooling.window_weight * window + self.pooling.mean_weight * state.total[slot] / count
+        mean = state.total[slot] / count
+        window = state.best[slot].mean(0) if count >= self.pooling.window else mean
+        return self.pooling.window_weight * window + self.pooling.mean_weight * mean
 
     def logit(self, state: State, slot: int) -> float:
         """The running response logit of a slot."""
@@ -192,24 +233,68 @@ class Scorer:
         """Everything a verdict needs of one response; the slot can be reset afterwards."""
         rows = int(state.count[slot])
         contributions = self.contributions(state, slot).cpu()
-        peak = state.peak[slot].cpu()
+        peaks = self._peaks(state, slot, contributions)
         if self.pooling.kind == "max":
             sums = torch.zeros(rows, dtype=torch.float64)
             if rows:
-                sums.index_add_(0, peak.clamp_min(0), contributions)
+                sums.index_add_(0, peaks.clamp_min(0), contributions)
         else:
             sums = torch.cat([part.cpu() for part in state.token_sums[slot]]) if rows else torch.zeros(0).double()
         return Readout(
             rows=rows,
             logit=self.intercept + float(contributions.sum()),
             contributions=contributions,
-            peaks=peak,
-            token_logits=self.token_intercept + self.token_scale * sums,
+            peaks=peaks,
+            token_logits=self.token_intercept + self.token_scale * _smoothed(sums, self.token_smoothing),
+            mean_features=state.feature_total[slot].cpu() / max(rows, 1),
             finite=bool(state.finite[slot]),
         )
 
+    def _peaks(self, state: State, slot: int, contributions: Tensor) -> Int[Tensor, " terms"]:
+        count, width = int(state.count[slot]), self.pooling.window
+        if self.pooling.kind == "max":
+            return state.peak[slot].cpu()
+        if count == 0:
+            return torch.full((self.terms,), -1)
+        if count >= width:
+            rows, first = state.best[slot], int(state.best_end[slot]) - width + 1
+        else:
+            rows, first = state.recent[slot, width - count :], 0
+        return first + (rows.cpu() * contributions.sign()).argmax(0)
 
-def _running_count(groups: Int[Tensor, " rows"], number: int) -> Int[Tensor, " rows"]:
-    """For each row, how many earlier rows belong to its group."""
-    one_hot = groups[:, None] == torch.arange(number, device=groups.device)
-    return one_hot.cumsum(0).gather(1, groups[:, None])[:, 0] - 1
+
+def _add_rows(total: Tensor, rows: Tensor, piece: _Piece) -> None:
+    """Add each slot's rows to its total one after the other, so that the order of additions is that of the rows."""
+    sums = total[piece.used]
+    for row in piece.spread(rows, total.new_zeros(len(sums), 0, rows.shape[1])).unbind(1):
+        sums += row
+    total[piece.used] = sums
+
+
+def _fold_maximum(state: State, features: Tensor, piece: _Piece) -> None:
+    index = piece.inverse[:, None].expand_as(features)
+    before = state.maximum[piece.used]
+    after = before.scatter_reduce(0, index, features, "amax")
+    # A peak is the first row that reached the maximum, however the rows were cut into chunks.
+    reached = (features == after[piece.inverse]) & (features > before[piece.inverse])
+    far = torch.iinfo(torch.long).max
+    rows = state.count[piece.used][piece.inverse] + piece.order
+    first = torch.full_like(state.peak[piece.used], far)
+    first = first.scatter_reduce(0, index, torch.where(reached, rows[:, None], far), "amin")
+    state.peak[piece.used] = torch.where(first < far, first, state.peak[piece.used])
+    state.maximum[piece.used] = after
+
+
+def _windows(rows: Float[Tensor, "slots n *k"], first: Int[Tensor, " slots"], width: int) -> Tensor:
+    """`width` rows of each slot, from its own `first` on."""
+    index = first[:, None] + torch.arange(width, device=rows.device)
+    return rows[torch.arange(len(rows), device=rows.device)[:, None], index]
+
+
+def _smoothed(values: Float[Tensor, " n"], half: int) -> Float[Tensor, " n"]:
+    """Centred means over `2 * half + 1` values, over fewer at the ends."""
+    if half == 0 or not len(values):
+        return values
+    padded = torch.nn.functional.pad(torch.stack([values, torch.ones_like(values)]), (half, half))
+    sums, counts = padded.unfold(1, 2 * half + 1, 1).sum(2)
+    return sums / counts

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal, TypedDict
+from typing import TYPE_CHECKING, Any, Literal, TypedDict, get_args
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -41,20 +41,28 @@ class Sampling:
 
 @dataclass(frozen=True)
 class Request:
-    """Something to generate: messages, passages included, rendered by `prompts` alone."""
+    """Something to generate: messages, passages included, rendered by `prompts` alone.
+
+    passages: where evidence for spans is looked for; none for every message but the system's and the assistant's.
+    """
 
     id: str
     messages: Sequence[Message]
     sampling: Sampling = field(default_factory=Sampling)
+    passages: Sequence[Passage] = field(default=(), kw_only=True)
 
 
 @dataclass(frozen=True)
 class Example:
-    """An answer that already exists, to be scored: what was asked (passages included) and what was answered."""
+    """An answer that already exists, to be scored: what was asked (passages included) and what was answered.
+
+    passages: as in `Request`.
+    """
 
     id: str
     messages: Sequence[Message]
     response: str
+    passages: Sequence[Passage] = field(default=(), kw_only=True)
 
 
 @dataclass(frozen=True)
@@ -94,8 +102,10 @@ class Readout:
     rows: number of response tokens folded.
     logit: the response logit; equals `intercept + sum(contributions)`.
     contributions: `[terms]` log-odds per term.
-    peaks: `[terms]` row in which each term counted most (its maximum), -1 where none.
+    peaks: `[terms]` row in which each term counted most, -1 where none: that of its maximum (pooling "max"), or the one
+        of the best window that pulled furthest in the direction of its contribution (pooling "window").
     token_logits: `[rows]` log-odds that each token lies in an unfaithful span, by the same additive model.
+    mean_features: `[terms]` mean of the encoder's features over the rows, float64; zeros without rows.
     finite: whether every activation was finite; where not, the numbers above mean nothing.
     forward_seconds, check_seconds: this response's share of the time spent in the model, and in encoding and folding.
     """
@@ -105,23 +115,32 @@ class Readout:
     contributions: Tensor
     peaks: Tensor
     token_logits: Tensor
+    mean_features: Tensor
     finite: bool = True
     forward_seconds: float = 0.0
     check_seconds: float = 0.0
+
+
+Kind = Literal[
+    "latent",  # of a sparse autoencoder, by token
+    "grounding",  # of the texts alone, by response
+    "residual",  # a direction of the residual stream, by token
+]
+KINDS: tuple[Kind, ...] = get_args(Kind)
 
 
 @dataclass(frozen=True)
 class Term:
     """One named input of the additive model. `feature_id` is the latent's index in its dictionary."""
 
-    kind: Literal["latent", "grounding", "residual"]
+    kind: Kind
     name: str
     feature_id: int | None = None
 
 
 @dataclass(frozen=True)
 class Contribution:
-    """What one term added to the logit (log-odds), and the token at which it peaked."""
+    """What one term added to the logit (log-odds), and the token at which it peaked; None for a grounding term."""
 
     term: Term
     contribution: float
@@ -184,6 +203,8 @@ class Detection:
     """What the detector found in one response. `score` is the calibrated probability that it is *unfaithful*.
 
     `sigmoid(intercept + sum(c.contribution for c in contributions)) == score`; `contributions` are sorted by size.
+    `unlike_training` holds how far the answer lies from the training data (`distance`, its `quantile` among theirs, and
+    whether to `flag` it), or None where the detector does not know.
     With `status` "not_checked", `reason` says why and every number is None: never a clean bill by default.
     """
 
@@ -195,6 +216,7 @@ class Detection:
     contributions: tuple[Contribution, ...] = ()
     spans: tuple[Span, ...] = ()
     tokens: tuple[TokenScore, ...] = ()
+    unlike_training: Mapping[str, Any] | None = None
     detector: Mapping[str, Any] | None = None
     detail: str | None = None
     forward_seconds: float = 0.0
@@ -203,6 +225,16 @@ class Detection:
     @property
     def checked(self) -> bool:
         return self.status == "checked"
+
+    @property
+    def shares(self) -> dict[str, float] | None:
+        """Contributions of all terms, summed by their kind; None where nothing was checked."""
+        if not self.checked:
+            return None
+        sums: dict[str, float] = dict.fromkeys(KINDS, 0.0)
+        for c in self.contributions:
+            sums[c.term.kind] += c.contribution
+        return sums
 
 
 @dataclass(frozen=True)
@@ -242,6 +274,8 @@ class Verdict:
             "logit": d.logit,
             "intercept": d.intercept,
             "other": sum(c.contribution for c in rest) if d.checked else None,
+            "shares": d.shares,
+            "unlike_training": dict(d.unlike_training) if d.unlike_training else None,
             "detector": dict(d.detector) if d.detector else None,
             "spans": [span.to_dict() for span in d.spans],
             "terms": [c.to_dict() for c in shown],

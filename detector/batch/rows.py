@@ -38,7 +38,8 @@ def parse_row(row: Any, *, default_id: str | None = None) -> Example:
     if name is None and default_id is None:
         raise InputError("the row has no id", expected="a string or whole number", remedy='add "id" to the row')
     response = _text(row, "response", remedy='add the answer to be scored as "response"')
-    return Example(id=str(default_id if name is None else name), messages=_messages(row), response=response)
+    messages, passages = _asked(row)
+    return Example(str(default_id if name is None else name), messages, response, passages=passages)
 
 
 def row_id(row: Mapping[str, Any]) -> str | int | None:
@@ -49,20 +50,21 @@ def row_id(row: Mapping[str, Any]) -> str | int | None:
     return _text(row, "id", remedy="give every row a string or a whole number as its id, or none")
 
 
-def _messages(row: Mapping[str, Any]) -> list[Message]:
+def _asked(row: Mapping[str, Any]) -> tuple[list[Message], list[Passage]]:
+    """The messages, and the passages where the row gives them apart."""
     if row.get("messages") is not None:
-        return _chat(row["messages"])
+        return _chat(row["messages"]), []
     if row.get("prompt") is not None:
         prompt = _text(row, "prompt", remedy="give the whole prompt, passages included, as one string")
         if not prompt.strip():
             raise _no_passages("prompt")
-        return [{"role": "user", "content": prompt}]
+        return [{"role": "user", "content": prompt}], []
     if "context" in row:
         passages = _passages(row["context"])
         question = _text(row, "question", remedy='add the question that goes with "context"')
         if not any(passage.text.strip() for passage in passages):
             raise _no_passages("context")
-        return grounded_messages(question, passages)
+        return grounded_messages(question, passages), passages
     raise InputError(
         "the row has no prompt",
         expected='"prompt", "messages", or "context" with "question"',

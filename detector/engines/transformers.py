@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from time import perf_counter
 from typing import Any
 
@@ -20,7 +20,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from groundwire.capture import capture, find_module
-from groundwire.engines.decoding import TextStream, sample
+from groundwire.engines.batch import Answer, Batch
+from groundwire.engines.decoding import sample
 from groundwire.engines.reader import Reader
 from groundwire.errors import InputError, PromptTooLong
 from groundwire.prompts import render
@@ -128,10 +129,10 @@ class TransformersEngine:
             self._check_length(len(prompt), request.sampling.max_tokens)
         if not requests:
             return
-        answers = [_Answer.begin(self, request, slot) for slot, request in enumerate(requests)]
+        answers = [Answer.begin(request, slot, self.tokenizer, self.device) for slot, request in enumerate(requests)]
         device = scorer.encoder.weight.device
         state = scorer.new_state(len(requests), device)
-        batch = _Batch(self, prompts)
+        batch = Batch(self.forward, self.model.config, self.device, prompts)
         while answers:
             start = perf_counter()
             rows, logits = batch.forward()
@@ -148,7 +149,7 @@ class TransformersEngine:
             batch.keep(stay, [answer.ids[-1] for answer in answers])
 
     def _steps(
-        self, answers: Sequence[_Answer], features: Tensor, logits: Tensor, scorer: Scorer, state: State
+        self, answers: Sequence[Answer], features: Tensor, logits: Tensor, scorer: Scorer, state: State
     ) -> list[Step]:
         """Sample and decode for every answer; fold the features of tokens that are visible by now, all at once."""
         moves = []
@@ -174,7 +175,7 @@ class TransformersEngine:
                 steps[i] = replace(step, readout=timed)
         return steps
 
-    def _advance(self, answer: _Answer, logits: Tensor) -> tuple[str, tuple[Token, ...], FinishReason | None]:
+    def _advance(self, answer: Answer, logits: Tensor) -> tuple[str, tuple[Token, ...], FinishReason | None]:
         """Sample the next token; return what became visible and, where no more pass is due, why the answer ended."""
         if answer.closing:
             return "", (), answer.closing
@@ -208,78 +209,6 @@ class TransformersEngine:
                 expected=f"at most {self.context} together, the context of {self.model_id}",
                 remedy="send fewer or shorter passages, or ask for fewer tokens",
             )
-
-
-@dataclass
-class _Answer:
-    """One request being generated. `closing` is set when one more pass is due, for the last token's row."""
-
-    request: Request
-    slot: int
-    stream: TextStream
-    generator: torch.Generator | None
-    ids: list[int] = field(default_factory=list)
-    pending: list[Tensor] = field(default_factory=list)  # features of rows not yet known to be visible
-    visible: int = 0
-    folded: int = 0
-    closing: FinishReason | None = None
-    forward_seconds: float = 0.0
-    check_seconds: float = 0.0
-
-    @classmethod
-    def begin(cls, engine: TransformersEngine, request: Request, slot: int) -> _Answer:
-        sampling = request.sampling
-        generator = None if sampling.seed is None else torch.Generator(engine.device).manual_seed(sampling.seed)
-        return cls(request, slot, TextStream(engine.tokenizer, sampling.stop), generator)
-
-    def release(self, terms: int) -> Float[Tensor, "rows terms"]:
-        """Features of the rows that are due: their tokens are visible and were inputs."""
-        count = min(len(self.pending), self.visible - self.folded)
-        if count <= 0:
-            return torch.zeros(0, terms)
-        features = torch.stack(self.pending[:count])
-        del self.pending[:count]
-        self.folded += count
-        return features
-
-
-class _Batch:
-    """Keys, values and masks of the requests that are still decoding. Prompts are padded on the left."""
-
-    def __init__(self, engine: TransformersEngine, prompts: Sequence[Sequence[int]]) -> None:
-        from transformers import DynamicCache
-
-        width = max(map(len, prompts))
-        self.engine = engine
-        self.cache = DynamicCache(config=engine.model.config)
-        self.ids = engine._ids([[0] * (width - len(ids)) + list(ids) for ids in prompts])
-        lengths = torch.tensor([[len(ids)] for ids in prompts], device=engine.device)
-        self.mask = (torch.arange(width, device=engine.device) >= width - lengths).long()
-        self.positions = (self.mask.cumsum(-1) - 1).clamp_min(0)
-
-    def forward(self) -> tuple[Float[Tensor, "batch d"], Float[Tensor, "batch vocabulary"]]:
-        """One pass; the last token's residual row and logits of every request."""
-        rows, output = self.engine.forward(
-            input_ids=self.ids,
-            attention_mask=self.mask,
-            position_ids=self.positions,
-            past_key_values=self.cache,
-            use_cache=True,
-            logits_to_keep=1,
-        )
-        return rows[:, -1], output.logits[:, -1].float()
-
-    def keep(self, stay: list[int], ids: list[int]) -> None:
-        """Drop the requests that ended; `ids` are the next inputs of the others."""
-        if not stay:
-            return
-        if len(stay) < len(self.mask):
-            index = torch.tensor(stay, device=self.engine.device)
-            self.cache.batch_select_indices(index)
-            self.mask, self.positions = self.mask[index], self.positions[index]
-        self.ids = self.engine._ids([[i] for i in ids])
-        self.mask = torch.cat([self.mask, self.mask.new_ones(len(stay), 1)], dim=1)
-        self.positions = self.positions[:, -1:] + 1
 
 
 def _timed(readout: Readout, forward: float, check: float) -> Readout:

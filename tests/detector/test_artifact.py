@@ -17,7 +17,7 @@ from groundwire.detector import Detector
 from groundwire.engines.transformers import TransformersEngine
 from groundwire.errors import ArtifactError
 from groundwire.types import Example
-from tests.detector.tiny import random_artifact, tiny_engine, user
+from tests.detector.tiny import grounded, random_artifact, tiny_engine, user
 
 EXAMPLE = Example("a", user("Passage 1: The bridge was finished in 1889. When?"), "It was built in 1901, in Lisbon.")
 FILES = {"config.json", "detector.safetensors", "features.json", "README.md"}
@@ -46,11 +46,11 @@ def edit_tensors(folder: Path, **tensors: torch.Tensor) -> None:
     save_file(load_file(path) | {name.replace("__", "."): tensor for name, tensor in tensors.items()}, path)
 
 
-@pytest.mark.parametrize("kind", ["max", "window"])
+@pytest.mark.parametrize(("kind", "more"), [("max", False), ("window", False), ("max", True), ("window", True)])
 def test_saved_and_loaded_it_gives_identical_scores(
-    engine: TransformersEngine, tmp_path: Path, kind: Literal["max", "window"]
+    engine: TransformersEngine, tmp_path: Path, kind: Literal["max", "window"], more: bool
 ) -> None:
-    before = random_artifact(engine, kind)
+    before = grounded(random_artifact(engine, kind)) if more else random_artifact(engine, kind)
     before.save_pretrained(tmp_path)
     after = Artifact.from_pretrained(tmp_path)
     after.check_engine(engine)
@@ -63,6 +63,11 @@ def test_saved_and_loaded_it_gives_identical_scores(
     assert after.thresholds == before.thresholds
     assert after.fingerprint == before.fingerprint
     assert after.scorer.pooling == before.scorer.pooling
+    assert after.scorer.token_smoothing == before.scorer.token_smoothing == 2 * more
+    assert (after.grounding is not None) == (after.unlike is not None) == more
+    assert (first.unlike_training is not None) == more
+    if after.grounding and before.grounding:
+        assert after.grounding.names == before.grounding.names
 
 
 def test_an_encoder_without_thresholds_stays_without(engine: TransformersEngine, tmp_path: Path) -> None:
@@ -159,7 +164,7 @@ def test_a_truncated_file_is_refused(folder: Path, name: str) -> None:
         Artifact.from_pretrained(folder)
 
 
-@pytest.mark.parametrize("version", [2, None])
+@pytest.mark.parametrize("version", [1, 3, None])
 def test_another_format_version_is_refused(folder: Path, version: int | None) -> None:
     edit(folder, lambda config: config.update(format_version=version))
     with pytest.raises(ArtifactError, match=f"has format version {version}") as caught:
@@ -178,11 +183,14 @@ def test_json_that_is_no_object_is_refused(folder: Path) -> None:
     [
         (lambda c: c["pooling"].update(decay=0.9), "decay"),
         (lambda c: c["pooling"].pop("kind"), "kind"),
-        (lambda c: c["pooling"].update(kind="median"), "pooling .*median"),
-        (lambda c: c["pooling"].update(window=0), "pooling .*'window': 0"),
+        (lambda c: c["pooling"].update(kind="median"), "[Pp]ooling(?s:.*)median"),
+        (lambda c: c["pooling"].update(window=0), "pooling .*window of 0"),
+        (lambda c: c.update(token_smoothing=-1), "token smoothing over -1"),
+        (lambda c: c.pop("token_smoothing"), "token_smoothing"),
+        (lambda c: c.pop("unlike"), "unlike"),
         (lambda c: c["spans"].update(padding=3), "padding"),
         (lambda c: c["terms"][0].update(colour="red"), "colour"),
-        (lambda c: c["terms"].pop(), "11 terms"),
+        (lambda c: c["terms"].pop(), "11 token terms"),
         (lambda c: c.pop("intercept"), "intercept"),
         (lambda c: c.update(activation=None), "activation|NoneType"),
     ],
@@ -191,6 +199,51 @@ def test_unknown_missing_and_odd_keys_are_refused(folder: Path, change: Callable
     edit(folder, change)
     with pytest.raises(ArtifactError, match=words):
         Artifact.from_pretrained(folder)
+
+
+@pytest.fixture
+def full(engine: TransformersEngine, tmp_path: Path) -> Path:
+    """An artifact with grounding terms and distances to the training data."""
+    grounded(random_artifact(engine)).save_pretrained(tmp_path / "full")
+    return tmp_path / "full"
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda c: c["grounding"].__setitem__(1, "colour"), r"grounding terms \['colour'\]"),
+        (lambda c: c["grounding"].pop(), "3 shapes for the grounding terms"),
+        (lambda c: c["terms"].pop(), "2 grounding terms, 3 grounding names"),
+        (lambda c: c.update(grounding=None), "3 grounding terms, 0 grounding names"),
+        (lambda c: c["terms"].reverse(), "among the token terms"),
+        (lambda c: c["terms"][0].update(kind="grounding"), "11 token terms"),
+        (lambda c: c["unlike"].update(flag_above=2.0), "flagged above 2.0"),
+        (lambda c: c["unlike"].update(colour=1), "colour"),
+    ],
+)
+def test_odd_grounding_and_distances_are_refused(full: Path, change: Callable[..., Any], words: str) -> None:
+    edit(full, change)
+    with pytest.raises(ArtifactError, match=words):
+        Artifact.from_pretrained(full)
+
+
+def test_an_unknown_grounding_term_asks_for_a_newer_version(full: Path) -> None:
+    edit(full, lambda config: config["grounding"].__setitem__(0, "rhymes"))
+    with pytest.raises(ArtifactError, match="install a newer version"):
+        Artifact.from_pretrained(full)
+
+
+def test_distances_of_another_number_of_terms_are_refused(full: Path) -> None:
+    edit_tensors(full, unlike__mean=torch.zeros(3), unlike__projection=torch.zeros(2, 3))
+    with pytest.raises(ArtifactError, match="3 training means"):
+        Artifact.from_pretrained(full)
+
+
+def test_another_prevalence_leaves_grounding_and_distances_alone(full: Path) -> None:
+    before = Artifact.from_pretrained(full)
+    after = before.at_prevalence(0.8)
+    assert after.grounding is before.grounding
+    assert after.unlike is before.unlike
 
 
 def test_tensors_that_do_not_belong_together_are_refused(folder: Path) -> None:

@@ -15,21 +15,25 @@ from groundwire.calibration import log_odds, sigmoid
 from groundwire.detector import Detector
 from groundwire.engines.fake import FakeEngine, fake_detector
 from groundwire.errors import ArtifactError, CaptureError, InputError, PromptTooLong
-from groundwire.types import Detection, Example, Readout, Request, Sampling, Step
-from tests.detector.tiny import random_artifact, tiny_engine, user
+from groundwire.evidence import EvidenceIndex
+from groundwire.source import Source
+from groundwire.types import Detection, Example, Passage, Readout, Request, Sampling, Step
+from tests.detector.tiny import grounded, random_artifact, tiny_engine, user
 
 PROMPTS = ("Passage 1: The lighthouse was finished in 1889. Question: When?", "How high is it? It is 41 metres high.")
 RESPONSES = ("It was built in 1889.", "In 1901 by a builder from Lisbon, the keeper's log says.", "41 metres")
 
 
-def make(folder: Path, kind: Literal["max", "window"] = "max") -> Detector:
+def make(folder: Path, kind: Literal["max", "window"] = "max", *, more: bool = False) -> Detector:
     engine = tiny_engine(folder)
-    return Detector(random_artifact(engine, kind), engine, threshold=0.5)
+    artifact = random_artifact(engine, kind)
+    return Detector(grounded(artifact) if more else artifact, engine, threshold=0.5)
 
 
-@pytest.fixture(params=["max", "window"])
+@pytest.fixture(params=["max", "window", "max and grounding", "window and grounding"])
 def detector(tiny_llama_folder: Path, request: pytest.FixtureRequest) -> Detector:
-    return make(tiny_llama_folder, request.param)
+    kind, more = request.param.split()[0], "grounding" in request.param
+    return make(tiny_llama_folder, kind, more=more)
 
 
 @pytest.fixture
@@ -55,9 +59,9 @@ def check(found: Detection, text: str) -> None:
     sizes = [abs(c.contribution) for c in found.contributions]
     assert sizes == sorted(sizes, reverse=True)
     for c in found.contributions:
-        assert c.start is not None
-        assert c.token is not None
-        assert text[c.start : c.start + len(c.token)] == c.token
+        assert (c.start is None) == (c.token is None) == (c.term.kind == "grounding")
+        if c.start is not None and c.token is not None:
+            assert text[c.start : c.start + len(c.token)] == c.token
     assert all(text[t.start : t.end] == t.token and 0 <= t.score <= 1 for t in found.tokens)
     assert all(text[s.start : s.end] == s.text and s.text == s.text.strip() for s in found.spans)
     assert all(a.end <= b.start for a, b in zip(found.spans, found.spans[1:], strict=False))
@@ -142,9 +146,10 @@ def test_a_pass_without_activations_is_no_detection(detector: Detector, monkeypa
 def test_rows_that_do_not_match_the_tokens_are_no_detection() -> None:
     detector = fake_detector()
     readout = detector.engine.replay([1], [[2, 3]], detector.artifact.scorer)[0]
-    assert detector.detect(readout, "one", []).reason == "empty_response"
+    source = Source("two", ())
+    assert detector.detect(readout, "one", [], source).reason == "empty_response"
     tokens = [t for step in detector.stream(Request("r", user("one"))) if isinstance(step, Step) for t in step.tokens]
-    assert detector.detect(readout, "one", tokens).reason == "capture_failed"
+    assert detector.detect(readout, "one", tokens, source).reason == "capture_failed"
 
 
 @pytest.mark.parametrize("sampling", [Sampling(max_tokens=12), Sampling(max_tokens=12, stop=("e", "1"))])
@@ -154,9 +159,72 @@ def test_a_stream_ends_with_the_detection_of_its_text(detector: Detector, sampli
     text = "".join(step.text for step in steps if isinstance(step, Step))
     check(last, text)
     assert last.tokens[-1].end <= len(text)
+    assert isinstance(steps[-1], Step)
     assert steps[-1].logit == pytest.approx(last.logit)
     assert last.forward_seconds > 0
     assert last.check_seconds > 0
+
+
+def test_the_logit_of_every_step_is_that_of_the_text_so_far(tiny_llama_folder: Path) -> None:
+    detector = make(tiny_llama_folder, "window", more=True)
+    head, source = detector.artifact.grounding, Source.of(Request("r", user(PROMPTS[0])))
+    assert head is not None
+    request, text = Request("r", user(PROMPTS[0]), Sampling(max_tokens=20)), ""
+    inner = [step.logit for _, step in detector.engine.generate([request], detector.artifact.scorer)]
+    steps = [step for step in detector.stream(request) if isinstance(step, Step)]
+    for step, logit in zip(steps, inner, strict=True):
+        text += step.text
+        if logit is None:
+            assert step.logit is None
+        else:
+            added = float(head.contributions(source.grounding.measure(text)).sum())
+            assert step.logit == pytest.approx(logit + added, abs=1e-3)
+
+
+def test_grounding_terms_move_the_score_by_what_they_say(tiny_llama_folder: Path) -> None:
+    with_terms, without = make(tiny_llama_folder, more=True), make(tiny_llama_folder)
+    for found, bare in zip(with_terms.score_batch(examples()), without.score_batch(examples()), strict=True):
+        added = sum(c.contribution for c in found.contributions if c.term.kind == "grounding")
+        assert added != 0
+        assert found.logit == pytest.approx(bare.logit + added)
+        assert found.shares is not None
+        assert found.shares["grounding"] == pytest.approx(added)
+        assert sum(found.shares.values()) + found.intercept == pytest.approx(found.logit)
+        assert bare.shares is not None
+        assert bare.shares["grounding"] == 0
+        assert bare.unlike_training is None
+        assert found.unlike_training is not None
+        assert set(found.unlike_training) == {"distance", "quantile", "flag"}
+
+
+def test_marked_spans_come_with_the_passage_to_compare_them_with() -> None:
+    passages = [Passage("The tower stands in Porto.", "a"), Passage("It was finished in 1889.", "b")]
+    asked = user("The tower stands in Porto.\n\nIt was finished in 1889.\n\nWhen was it finished?")
+    answer = "It was finished in 1901."
+    detector = fake_detector({"When": answer})
+    for found in (
+        detector.score(Example("1", asked, answer, passages=passages)),
+        list(detector.stream(Request("1", asked, passages=passages)))[-1],
+    ):
+        assert isinstance(found, Detection)
+        (span,) = found.spans
+        assert span.text == "1901"
+        assert span.evidence is not None
+        assert (span.evidence["passage_id"], span.evidence["text"]) == ("b", "It was finished in 1889.")
+    (span,) = detector.score(Example("1", asked, answer)).spans
+    assert span.evidence is not None
+    assert (span.evidence["passage_id"], span.evidence["text"]) == (None, "It was finished in 1889.")
+    asked.append({"role": "system", "content": "It was finished in 1901."})
+    assert "1901" not in str(detector.score(Example("1", asked, "It was built in 1902.")).spans[0].evidence)
+
+
+def test_answers_to_one_prompt_share_its_indexes(monkeypatch: pytest.MonkeyPatch) -> None:
+    detector, built = fake_detector(), []
+    monkeypatch.setattr("groundwire.source.EvidenceIndex", lambda given: built.append(given) or EvidenceIndex(given))
+    asked = user("It was finished in 1889. When was it?")
+    detector.score_batch([Example(str(i), asked, f"It was 190{i}.") for i in range(3)])
+    detector.score_batch([Example("1", asked, "It was 1889.")])  # no span, no index
+    assert len(built) == 1
 
 
 def test_a_stream_refuses_before_its_first_step(detector: Detector) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from groundwire.engines.fake import fake_detector
 from groundwire.errors import CaptureError, InputError, PromptTooLong
 from groundwire.guard import Guard, GuardedAnswer, decide
 from groundwire.types import Detection, Example, Verdict
@@ -338,3 +339,10 @@ def test_a_guarded_answer_keeps_its_verdict_when_copied(guard: Guard, clone: Cal
     given = guard.wrap(answer)(QUESTION, PASSAGES)
     assert clone(given) == given
     assert clone(given).verdict == given.verdict
+
+
+def test_a_marked_span_names_the_passage_it_should_be_compared_with() -> None:
+    passages = [{"id": "a", "text": "It stands in Porto."}, {"id": "b", "text": "The tower was finished in 1889."}]
+    (span,) = Guard(fake_detector()).check("When was it finished?", passages, "The tower was finished in 1901.").spans
+    assert span.evidence is not None
+    assert (span.text, span.evidence["passage_id"]) == ("1901", "b")

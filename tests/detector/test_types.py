@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from groundwire.calibration import sigmoid
-from groundwire.types import Contribution, Detection, Request, Sampling, Span, Term, TokenScore, Verdict
+from groundwire.types import KINDS, Contribution, Detection, Request, Sampling, Span, Term, TokenScore, Verdict
 
 
 def detection(contributions: list[float], intercept: float = -1.0, **more: Any) -> Detection:
@@ -44,6 +44,7 @@ def test_a_checked_verdict_is_written_in_full():
         [2.0, 0.25],
         spans=(Span(3, 7, "1890", 0.9, evidence),),
         tokens=(TokenScore("In ", 0, 3, 0.1), TokenScore("1890", 3, 7, 0.9)),
+        unlike_training={"distance": 1.5, "quantile": 0.995, "flag": True},
         detector={"id": "d", "version": "1"},
     )
     verdict = Verdict(found, threshold=0.5, flagged=True, action="annotate")
@@ -58,6 +59,8 @@ def test_a_checked_verdict_is_written_in_full():
         "logit": 1.25,
         "intercept": -1.0,
         "other": 0.25,
+        "shares": {"latent": 2.25, "grounding": 0.0, "residual": 0.0},
+        "unlike_training": {"distance": 1.5, "quantile": 0.995, "flag": True},
         "detector": {"id": "d", "version": "1"},
         "spans": [{"start": 3, "end": 7, "text": "1890", "score": 0.9, "evidence": evidence}],
         "terms": [
@@ -72,12 +75,22 @@ def test_a_checked_verdict_is_written_in_full():
     assert json.loads(json.dumps(verdict.to_dict(tokens=True))) == verdict.to_dict(tokens=True)
 
 
+@given(st.lists(st.tuples(st.sampled_from(KINDS), st.floats(-3, 3)), max_size=12), st.integers(0, 3))
+def test_shares_sum_all_terms_by_kind_listed_or_not(contributions, top_terms):
+    found = tuple(Contribution(Term(kind, "t"), value) for kind, value in contributions)
+    written = Verdict(Detection("checked", contributions=found), 0.5, False, "annotate").to_dict(top_terms=top_terms)
+    assert list(written["shares"]) == list(KINDS)
+    for kind in KINDS:
+        assert written["shares"][kind] == pytest.approx(sum(v for k, v in contributions if k == kind))
+
+
 def test_what_was_not_checked_has_no_numbers():
     found = Detection("not_checked", reason="no_passages", detail="none of 2 messages holds a passage")
     assert not found.checked
     written = Verdict(found, None, None, "annotate").to_dict(tokens=True)
     for name in ("score", "flagged", "threshold", "logit", "intercept", "other", "tokens", "detector"):
         assert written[name] is None, name
+    assert (written["shares"], written["unlike_training"]) == (None, None)
     assert (written["status"], written["reason"], written["spans"]) == ("not_checked", "no_passages", [])
     assert written["detail"] == "none of 2 messages holds a passage"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,10 +13,12 @@ from groundwire.additive import Shapes
 from groundwire.artifact import PROBE_TEXT, Artifact, Probe
 from groundwire.engines.reader import load_reader
 from groundwire.engines.transformers import TransformersEngine
+from groundwire.grounding import GroundingHead
 from groundwire.sae import SparseEncoder
 from groundwire.scoring import Pooling, Scorer
 from groundwire.spans import SpanRule
 from groundwire.types import Message, Term
+from groundwire.unlike import Unlike
 
 TERMS = 12
 HOOKPOINTS = {"tiny-llama": "model.layers.2", "tiny-gpt2": "transformer.h.2"}
@@ -55,6 +58,16 @@ def random_artifact(engine: TransformersEngine, kind: Literal["max", "window"] =
         about={"data": ["made up"]},
         card="# tiny\n",
     )
+
+
+def grounded(artifact: Artifact) -> Artifact:
+    """The artifact with all that an artifact may have: grounding terms, smoothed tokens, the training's distances."""
+    knots, names = np.array([0.0, 1.0, 4.0]), ("absent_bigrams", "best_window_soft", "words")
+    head = GroundingHead(names, Shapes.piecewise_linear([knots] * 3, [knots * 0.3, knots - 0.5, knots * -0.1]))
+    random = torch.Generator().manual_seed(2)
+    unlike = Unlike(torch.zeros(TERMS), torch.randn(4, TERMS, generator=random), torch.linspace(0, 3, 101), 0.9)
+    scorer = replace(artifact.scorer, token_smoothing=2)
+    return replace(artifact, scorer=scorer, terms=(*artifact.terms, *head.terms), grounding=head, unlike=unlike)
 
 
 def user(text: str) -> list[Message]:

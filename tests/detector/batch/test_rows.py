@@ -12,6 +12,7 @@ def test_prompt_alone_is_one_user_message():
     example = parse_row({"id": "a", "prompt": "Where?", "response": "Here.", "label": 1})
     assert (example.id, example.response) == ("a", "Here.")
     assert example.messages == [{"role": "user", "content": "Where?"}]
+    assert example.passages == []
 
 
 def test_messages_keep_their_order_and_lose_other_fields():
@@ -34,6 +35,7 @@ def test_messages_keep_their_order_and_lose_other_fields():
 def test_context_and_question_are_rendered_as_the_guard_renders_them(context, passages):
     example = parse_row({"id": "a", "context": context, "question": "Why?", "response": "So."})
     assert example.messages == grounded_messages("Why?", passages)
+    assert example.passages == passages
 
 
 def test_what_is_closest_to_the_model_counts():

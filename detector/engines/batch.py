@@ -1,0 +1,90 @@
+"""What the Hugging Face engine keeps while it generates: the answers under way, and the batch they decode in."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from groundwire.engines.decoding import TextStream
+from groundwire.types import FinishReason, Request
+
+
+@dataclass
+class Answer:
+    """One request being generated. `closing` is set when one more pass is due, for the last token's row."""
+
+    request: Request
+    slot: int
+    stream: TextStream
+    generator: torch.Generator | None
+    ids: list[int] = field(default_factory=list)
+    pending: list[Tensor] = field(default_factory=list)  # features of rows not yet known to be visible
+    visible: int = 0
+    folded: int = 0
+    closing: FinishReason | None = None
+    forward_seconds: float = 0.0
+    check_seconds: float = 0.0
+
+    @classmethod
+    def begin(cls, request: Request, slot: int, tokenizer: Any, device: torch.device) -> Answer:
+        sampling = request.sampling
+        generator = None if sampling.seed is None else torch.Generator(device).manual_seed(sampling.seed)
+        return cls(request, slot, TextStream(tokenizer, sampling.stop), generator)
+
+    def release(self, terms: int) -> Float[Tensor, "rows terms"]:
+        """Features of the rows that are due: their tokens are visible and were inputs."""
+        count = min(len(self.pending), self.visible - self.folded)
+        if count <= 0:
+            return torch.zeros(0, terms)
+        features = torch.stack(self.pending[:count])
+        del self.pending[:count]
+        self.folded += count
+        return features
+
+
+class Batch:
+    """Keys, values and masks of the requests that are still decoding. Prompts are padded on the left.
+
+    forward: one hooked pass of the model: its inputs by name in, the hookpoint's rows and the model's output out.
+    """
+
+    def __init__(
+        self, forward: Callable[..., Any], config: Any, device: torch.device, prompts: Sequence[Sequence[int]]
+    ) -> None:
+        from transformers import DynamicCache
+
+        width = max(map(len, prompts))
+        self._forward, self.cache = forward, DynamicCache(config=config)
+        self.ids = torch.tensor([[0] * (width - len(ids)) + list(ids) for ids in prompts], device=device)
+        lengths = torch.tensor([[len(ids)] for ids in prompts], device=device)
+        self.mask = (torch.arange(width, device=device) >= width - lengths).long()
+        self.positions = (self.mask.cumsum(-1) - 1).clamp_min(0)
+
+    def forward(self) -> tuple[Float[Tensor, "batch d"], Float[Tensor, "batch vocabulary"]]:
+        """One pass; the last token's residual row and logits of every request."""
+        rows, output = self._forward(
+            input_ids=self.ids,
+            attention_mask=self.mask,
+            position_ids=self.positions,
+            past_key_values=self.cache,
+            use_cache=True,
+            logits_to_keep=1,
+        )
+        return rows[:, -1], output.logits[:, -1].float()
+
+    def keep(self, stay: list[int], ids: list[int]) -> None:
+        """Drop the requests that ended; `ids` are the next inputs of the others."""
+        if not stay:
+            return
+        if len(stay) < len(self.mask):
+            index = torch.tensor(stay, device=self.mask.device)
+            self.cache.batch_select_indices(index)
+            self.mask, self.positions = self.mask[index], self.positions[index]
+        self.ids = self.ids.new_tensor([[i] for i in ids])
+        self.mask = torch.cat([self.mask, self.mask.new_ones(len(stay), 1)], dim=1)
+        self.positions = self.positions[:, -1:] + 1
