@@ -54,7 +54,7 @@ def measure(
     labels = np.array([example.label for example in examples])
     with tqdm(total=FOLDS, unit="fold", disable=None) as bar:
         unseen = out_of_fold(features, examples, n_latents=latents, seed=seed, n_jobs=jobs, done=bar.update)
-    groups, datasets = [e.group for e in examples], [e.dataset for e in examples]
+    groups, datasets = np.array([e.group for e in examples]), np.array([e.dataset for e in examples])
     calibrated = calibrate(unseen.logits, labels, groups, datasets)
     threshold = calibrated.thresholds["balanced_accuracy"]
     tokens = calibrate_tokens(tokenizer, examples, [calibrated.scale * sums for sums in unseen.token_sums])

@@ -22,6 +22,7 @@ from sklearn.model_selection import StratifiedGroupKFold
 
 from groundwire.batch.rows import parse_row
 from groundwire.errors import InputError
+from groundwire.prompts import prompt_text
 from groundwire.types import Example
 
 UNKNOWN = "unknown"
@@ -46,7 +47,7 @@ class LabelledExample(Example):
     @property
     def prompt(self) -> str:
         """The text of all messages."""
-        return "\n\n".join(message["content"] for message in self.messages)
+        return prompt_text(self.messages)
 
 
 def read_labelled(path: str | Path) -> list[LabelledExample]:

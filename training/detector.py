@@ -95,7 +95,7 @@ def train_detector(
     """
     labels = np.array([e.label for e in examples])
     unseen = out_of_fold(features, examples, n_latents=n_latents, seed=seed, n_jobs=n_jobs, done=done)
-    groups, datasets = [e.group for e in examples], [e.dataset for e in examples]
+    groups, datasets = np.array([e.group for e in examples]), np.array([e.dataset for e in examples])
     calibrated = calibrate(unseen.logits, labels, groups, datasets)
     tokens = calibrate_tokens(engine.tokenizer, examples, [calibrated.scale * sums for sums in unseen.token_sums])
     chosen, fitted = fit_recipe(

@@ -42,6 +42,7 @@ def recalibrated(artifact: Artifact, calibrated: Calibrated, entry: Mapping[str,
             intercept=scale * scorer.intercept + shift,
             token_scale=scorer.token_scale / scale,
         ),
+        grounding=artifact.grounding.scaled(scale) if artifact.grounding else None,
         thresholds=calibrated.thresholds,
         prevalence=calibrated.prevalence,
         about={
