@@ -81,12 +81,20 @@ def sae(text: Path, folder: Path, **options: Any) -> None:
 )
 @click.option("--id", "detector_id", help="Name of the detector. [default: the model's id]")
 @click.option("--detector-version", default="1", show_default=True)
-@click.option("--latents", type=COUNT, default=1000, show_default=True, help="Latents to keep, by mutual information.")
+@click.option(
+    "--recipe",
+    type=click.Choice(["tokens", "raglens"]),
+    default="tokens",
+    show_default=True,
+    help="tokens: additive per token, on spans and labels. raglens: the paper's, on labels alone.",
+)
+@click.option("--latents", type=COUNT, help="Latents to keep. [default: 512; 1000 for raglens]")
+@click.option("--tokens", multiple=True, metavar="DATASET=N", help="Most tokens of a data set to fit on; repeatable.")
 @click.option("--licence", "licences", multiple=True, metavar="DATASET=LICENCE", help="For the card; repeatable.")
 @click.option("--jobs", default=1, show_default=True, help="Processes for fitting.")
 @click.option("--seed", default=0, show_default=True)
 def detector(labelled: tuple[Path, ...], folder: Path, **options: Any) -> None:
-    """Train a detector on LABELLED answers (JSONL) by the RAGLens recipe.
+    """Train a detector on LABELLED answers (JSONL).
 
     Each line is a row as `groundwire score` reads it and a `label` (1 = unfaithful), optionally `spans` (a list of
     {"start", "end"}), `group` (the rows of one source never straddle a split) and `generator`.

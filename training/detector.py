@@ -114,7 +114,9 @@ def train_detector(
     )
     threshold = calibrated.thresholds["balanced_accuracy"]
     measured = {
-        "figures": _figures(examples, calibrated.scores(unseen.logits), threshold, seed),
+        "figures": figures_by_set(
+            examples, calibrated.scores(unseen.logits), threshold, f"{FOLDS}-fold by group", seed
+        ),
         "tokens": tokens.figures,
         "calibration": {"scale": calibrated.scale, "shift": calibrated.shift, "prevalence": calibrated.prevalence},
     }
@@ -135,13 +137,13 @@ def train_detector(
     )
 
 
-def _figures(
-    examples: Sequence[LabelledExample], scores: Float[np.ndarray, " rows"], threshold: float, seed: int
+def figures_by_set(
+    examples: Sequence[LabelledExample], scores: Float[np.ndarray, " rows"], threshold: float, split: str, seed: int
 ) -> list[dict[str, Any]]:
-    """One entry per data set, out-of-fold."""
+    """One entry per data set; `split` says how the rows were held out."""
     found = []
     for dataset in dict.fromkeys(e.dataset for e in examples):
         rows = [i for i, e in enumerate(examples) if e.dataset == dataset]
         own = figures([examples[i] for i in rows], scores[rows], threshold, seed=seed)
-        found.append({"dataset": dataset, "split": f"{FOLDS}-fold by group", **own})
+        found.append({"dataset": dataset, "split": split, **own})
     return found

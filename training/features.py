@@ -49,7 +49,7 @@ def collect_features(
     example does not fit the model's context.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    _check_source(folder / "source.json", engine, dictionary, examples)
+    check_source(folder, engine, examples, dictionary=_digest(dictionary))
     scorer = _whole_dictionary(dictionary)
     parts = []
     with tqdm(total=len(examples), unit="row", desc="features", disable=None) as bar:
@@ -73,7 +73,7 @@ def _part(engine: TransformersEngine, scorer: Scorer, examples: Sequence[Labelle
         groups.setdefault(tuple(render(engine.tokenizer, example.messages)), []).append(i)
     for prompt, members in groups.items():
         responses = [[t.id for t in tokenize_response(engine.tokenizer, examples[i].response)] for i in members]
-        _check_lengths(engine, len(prompt), {examples[i].id: len(r) for i, r in zip(members, responses, strict=True)})
+        check_lengths(engine, len(prompt), {examples[i].id: len(r) for i, r in zip(members, responses, strict=True)})
         numbers = torch.tensor(members, device=engine.device)
         for rows, slots in engine.replay_rows(prompt, responses):
             scorer.fold(state, scorer.encode(rows), numbers[slots])
@@ -87,7 +87,8 @@ def _part(engine: TransformersEngine, scorer: Scorer, examples: Sequence[Labelle
     }
 
 
-def _check_lengths(engine: TransformersEngine, prompt: int, responses: Mapping[str, int]) -> None:
+def check_lengths(engine: TransformersEngine, prompt: int, responses: Mapping[str, int]) -> None:
+    """Raise PromptTooLong naming the first response (tokens by row id) that does not fit behind the prompt."""
     for name, length in responses.items():
         if prompt + length > engine.context:
             raise PromptTooLong(
@@ -105,21 +106,16 @@ def _whole_dictionary(dictionary: Dictionary) -> Scorer:
     return Scorer(encoder, nothing, intercept=0.0)
 
 
-def _check_source(
-    path: Path, engine: TransformersEngine, dictionary: Dictionary, examples: Sequence[LabelledExample]
-) -> None:
+def check_source(folder: Path, engine: TransformersEngine, examples: Sequence[LabelledExample], **others: str) -> None:
+    """Record what the parts in `folder` are made of; raise InputError where they were made of something else."""
+    path = folder / "source.json"
     rows = hashlib.sha256(json.dumps([[*map(dict, e.messages), e.response] for e in examples]).encode()).hexdigest()
-    source = {
-        "model": engine.model_id,
-        "hookpoint": engine.hookpoint,
-        "dictionary": _digest(dictionary),
-        "rows": rows,
-    }
-    filled = any(path.parent.glob("part-*.safetensors"))
+    source = {"model": engine.model_id, "hookpoint": engine.hookpoint, **others, "rows": rows}
+    filled = any(folder.glob("part-*.safetensors"))
     if filled and path.exists() and (found := json.loads(path.read_text())) != source:
         differs = [name for name in source if found.get(name) != source[name]]
         raise InputError(
-            f"{path.parent} holds features made with another {', '.join(differs)}",
+            f"{folder} holds features made with another {', '.join(differs)}",
             expected="features of the same rows, model and dictionary",
             remedy="choose another folder, or delete this one",
         )

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from tqdm import tqdm
@@ -16,14 +17,31 @@ from groundwire.engines.reader import load_reader
 from groundwire.engines.transformers import TransformersEngine
 from groundwire.errors import DictionaryError, InputError
 from groundwire.prompts import render
-from groundwire.sae import check_fit, load_dictionary
+from groundwire.sae import Dictionary, check_fit, load_dictionary
 from groundwire.training.activations import without_sinks
 from groundwire.training.card import render_card
 from groundwire.training.data import LabelledExample, read_labelled
-from groundwire.training.detector import FOLDS, train_detector
+from groundwire.training.detector import FOLDS, figures_by_set, train_detector
 from groundwire.training.features import collect_features
+from groundwire.training.head import HeadOptions
 from groundwire.training.labels import label_latents
+from groundwire.training.pack import pack
+from groundwire.training.pipeline import KEPT_BACK, fit
+from groundwire.training.response import measure
+from groundwire.training.rows import collect_rows, join
 
+RECIPES = ("tokens", "raglens")
+TOKEN_LIMITS = (
+    "It errs: the figures above are what to expect on answers like those it was trained on; elsewhere expect less, and "
+    "run `groundwire calibrate` on a few hundred labelled answers of your own.",
+    "A verdict marked unlike_training lies farther from the training answers than 99 % of those kept back.",
+    "Scores assume the reference share of unfaithful answers above; shift it to yours.",
+    "The span rule and the figures of tokens come from the same answers, those kept back.",
+    "Limits on false alarms hold for new questions like those kept back, on average over draws of them.",
+    "A reader of this size judges what it can follow: long passages, arithmetic, negation, swapped names and other "
+    "languages than English are beyond what was measured.",
+    "A term that raises the score is evidence, not a cause.",
+)
 LIMITS = (
     "It errs: the figures above are what to expect on answers like those it was trained on; elsewhere expect less.",
     "Each latent counts with its maximum over the response, so long answers score higher than short ones whatever they "
@@ -35,12 +53,13 @@ LIMITS = (
     "A term that raises the score is evidence, not a cause.",
     "Spans come from where the strongest latents peak; they point at a place more often than they bound an error.",
 )
+RAGLENS_LATENTS = 1000  # as in the paper
 FIT_PROMPTS = 8  # prompts on which the dictionary has to rebuild the residual before anything is trained on it
 
 
 @dataclass(frozen=True)
 class DetectorRun:
-    """The options of `groundwire train detector`."""
+    """The options of `groundwire train detector`. tokens: most tokens of a data set by its name (recipe "tokens")."""
 
     dictionary: Path
     work: Path | None
@@ -49,10 +68,12 @@ class DetectorRun:
     label_text: Path | None
     detector_id: str | None
     detector_version: str
-    latents: int
+    latents: int | None
     licences: tuple[str, ...]
     jobs: int
     seed: int
+    recipe: str = "tokens"
+    tokens: tuple[str, ...] = ()
 
 
 def run_detector(labelled: Sequence[Path], folder: Path, run: DetectorRun) -> dict[str, Any]:
@@ -73,34 +94,93 @@ def run_detector(labelled: Sequence[Path], folder: Path, run: DetectorRun) -> di
     reader = load_reader(run.model)
     engine = TransformersEngine(reader, dictionary.hookpoint)
     check_fit(dictionary, _sample_rows(engine, examples))
-    features = collect_features(engine, dictionary, examples, (run.work or Path(f"{folder}.work")) / "features")
+    work = run.work or Path(f"{folder}.work")
+    recipe = _raglens if run.recipe == "raglens" else _by_token
+    made = recipe(examples, dictionary, engine, work, run, shards, _training(examples, licences))
+    replace(made, card=render_card(_card(made))).save_pretrained(folder)
+    return {"figures": made.about["figures"], "tokens": made.about["tokens"]}
+
+
+def _by_token(
+    examples: list[LabelledExample],
+    dictionary: Dictionary,
+    engine: TransformersEngine,
+    work: Path,
+    run: DetectorRun,
+    shards: list[Path],
+    training: list[dict[str, Any]],
+) -> Artifact:
+    limits = {name: int(most) for name, most in (item.split("=") for item in run.tokens)}
+    options = HeadOptions(tokens=limits, **({"latents": run.latents} if run.latents else {}))
+    by_set = {e.dataset: [x for x in examples if x.dataset == e.dataset] for e in examples}
+    rows = join([collect_rows(engine, own, work / "rows" / name) for name, own in by_set.items()])
+    ordered = [e for own in by_set.values() for e in own]
+    with tqdm(total=options.rounds + 2, unit="fit", desc="detector", disable=None) as bar:
+        fitted = fit(dictionary, ordered, rows, engine.tokenizer, options, seed=run.seed, done=bar.update)
+    held_out = [ordered[i] for i in fitted.held_out]
+    logits, _ = fitted.logits(rows.take(fitted.held_out), measure(held_out))
+    threshold = fitted.calibrated.thresholds["balanced_accuracy"]
+    split = f"kept back: 1 in {KEPT_BACK} groups"
+    scores = 1 / (1 + np.exp(-logits))
+    return pack(
+        fitted,
+        ordered,
+        rows,
+        engine,
+        detector_id=run.detector_id or engine.model_id,
+        version=run.detector_version,
+        describe=lambda ids: label_latents(dictionary, ids, shards, engine.model, engine.tokenizer),
+        about={
+            "recipe": "token-level additive head, window pooling, grounding terms",
+            "dictionary": _about(dictionary, options.latents),
+            "training": training,
+            "options": asdict(options),
+            "seed": run.seed,
+            "figures": figures_by_set(held_out, scores, threshold, split, run.seed),
+        },
+    )
+
+
+def _raglens(
+    examples: list[LabelledExample],
+    dictionary: Dictionary,
+    engine: TransformersEngine,
+    work: Path,
+    run: DetectorRun,
+    shards: list[Path],
+    training: list[dict[str, Any]],
+) -> Artifact:
+    latents = run.latents or RAGLENS_LATENTS
+    features = collect_features(engine, dictionary, examples, work / "features")
     about = {
         "recipe": "RAGLens (arXiv 2512.08892)",
-        "dictionary": {
-            "n_latents": dictionary.n_latents,
-            "latents_kept": min(run.latents, dictionary.n_latents),
-            **dictionary.metadata,
-        },
-        "training": _training(examples, licences),
+        "dictionary": _about(dictionary, latents),
+        "training": training,
         "seed": run.seed,
     }
     with tqdm(total=FOLDS + 1, unit="fit", desc="detector", disable=None) as bar:
-        artifact = train_detector(
+        return train_detector(
             examples,
             features,
             dictionary,
             engine,
-            detector_id=run.detector_id or reader.id,
+            detector_id=run.detector_id or engine.model_id,
             version=run.detector_version,
-            n_latents=run.latents,
-            describe=lambda ids: label_latents(dictionary, ids, shards, reader.model, reader.tokenizer),
+            n_latents=latents,
+            describe=lambda ids: label_latents(dictionary, ids, shards, engine.model, engine.tokenizer),
             about=about,
             seed=run.seed,
             n_jobs=run.jobs,
             done=bar.update,
         )
-    replace(artifact, card=render_card(_card(artifact))).save_pretrained(folder)
-    return {"figures": artifact.about["figures"], "tokens": artifact.about["tokens"]}
+
+
+def _about(dictionary: Dictionary, latents: int) -> dict[str, Any]:
+    return {
+        "n_latents": dictionary.n_latents,
+        "latents_kept": min(latents, dictionary.n_latents),
+        **dictionary.metadata,
+    }
 
 
 def _label_shards(folder: Path | None) -> list[Path]:
@@ -151,7 +231,7 @@ def _training(examples: Sequence[LabelledExample], licences: dict[str, str]) -> 
 
 def _card(artifact: Artifact) -> dict[str, Any]:
     """What `render_card` asks for, from what the artifact records."""
-    about = artifact.about
+    about, by_maximum = artifact.about, artifact.scorer.pooling.kind == "max"
     names = ", ".join(entry["dataset"] for entry in about["training"])
     return {
         "id": artifact.id,
@@ -162,12 +242,14 @@ def _card(artifact: Artifact) -> dict[str, Any]:
         "dictionary": {
             "source": f"trained on {about['dictionary'].get('training_tokens', 'an unstated number of')} tokens",
             "latents": about["dictionary"]["n_latents"],
-            "chosen": len(artifact.terms),
-            "activation": "pre-activations, maximum over response tokens",
+            "chosen": sum(term.kind == "latent" for term in artifact.terms),
+            "activation": "pre-activations, maximum over response tokens"
+            if by_maximum
+            else "pre-activations, per token",
         },
         "training": about["training"],
         "figures": about["figures"],
         "calibration": about["calibration"],
         "thresholds": artifact.thresholds,
-        "limits": LIMITS,
+        "limits": LIMITS if by_maximum else TOKEN_LIMITS,
     }

@@ -47,7 +47,7 @@ def calibrate_tokens(
     """
     labelled = [i for i, e in enumerate(examples) if e.spans is not None]
     tokens = {i: tokenize_response(tokenizer, examples[i].response) for i in labelled}
-    truth = {i: _inside(tokens[i], examples[i].spans or ()) for i in labelled}
+    truth = {i: inside(tokens[i], examples[i].spans or ()) for i in labelled}
     joined = np.concatenate([truth[i] for i in labelled]) if labelled else np.zeros(0)
     if joined.sum() < MIN_UNFAITHFUL_TOKENS:
         return TokenCalibration(0.0, 1.0, SpanRule(), {"token_auc": None, "span_f1": None})
@@ -90,6 +90,6 @@ def _best_rule(
     return rules[best], values[best]
 
 
-def _inside(tokens: Sequence[Token], spans: Sequence[tuple[int, int]]) -> np.ndarray:
+def inside(tokens: Sequence[Token], spans: Sequence[tuple[int, int]]) -> np.ndarray:
     """1 for tokens that share a code point with a span."""
     return np.array([any(t.start < end and t.end > start for start, end in spans) for t in tokens], dtype=int)
