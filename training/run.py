@@ -83,6 +83,7 @@ def run_detector(labelled: Sequence[Path], folder: Path, run: DetectorRun) -> di
     InputError on unusable rows, a folder without activations or a licence without its data set.
     """
     shards, licences = _label_shards(run.label_text), _licences(run.licences)
+    _limits(run.tokens)
     examples = [example for path in labelled for example in read_labelled(path)]
     dictionary = load_dictionary(run.dictionary, hookpoint=run.hookpoint)
     if dictionary.hookpoint is None:
@@ -110,8 +111,7 @@ def _by_token(
     shards: list[Path],
     training: list[dict[str, Any]],
 ) -> Artifact:
-    limits = {name: int(most) for name, most in (item.split("=") for item in run.tokens)}
-    options = HeadOptions(tokens=limits, **({"latents": run.latents} if run.latents else {}))
+    options = HeadOptions(tokens=_limits(run.tokens), **({"latents": run.latents} if run.latents else {}))
     by_set = {e.dataset: [x for x in examples if x.dataset == e.dataset] for e in examples}
     rows = join([collect_rows(engine, own, work / "rows" / name) for name, own in by_set.items()])
     ordered = [e for own in by_set.values() for e in own]
@@ -199,6 +199,16 @@ def _licences(given: Sequence[str]) -> dict[str, str]:
         if "=" not in item:
             raise InputError(f"--licence {item!r}", expected="DATASET=LICENCE, such as ragtruth-qa=MIT")
     return dict(item.partition("=")[::2] for item in given)
+
+
+def _limits(given: Sequence[str]) -> dict[str, int]:
+    found = {}
+    for item in given:
+        name, _, most = item.partition("=")
+        if not most.isdecimal() or not name:
+            raise InputError(f"--tokens {item!r}", expected="DATASET=N, such as summedits=8000")
+        found[name] = int(most)
+    return found
 
 
 def _sample_rows(engine: TransformersEngine, examples: Sequence[LabelledExample]) -> Tensor:

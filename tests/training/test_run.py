@@ -40,11 +40,12 @@ def dictionary(tmp_path):
     return tmp_path / "dictionary"
 
 
-@pytest.fixture
-def run(tiny_llama_folder, dictionary):
+@pytest.fixture(params=["tokens", "raglens"])
+def run(tiny_llama_folder, dictionary, request):
     return DetectorRun(
         dictionary=dictionary, work=None, model=str(tiny_llama_folder), hookpoint=None, label_text=None,
         detector_id=None, detector_version="1", latents=5, licences=("answers=MIT",), jobs=1, seed=0,
+        recipe=request.param,
     )  # fmt: skip
 
 
@@ -53,12 +54,13 @@ def test_files_become_an_artifact_with_its_card(labelled, tmp_path, run):
     artifact = Artifact.from_pretrained(tmp_path / "detector-1.2")
     assert artifact.about["figures"] == json.loads(json.dumps(found["figures"]))
     assert (artifact.id, artifact.model) == ("tiny-llama", "tiny-llama")
-    assert len(artifact.terms) == 5
+    assert sum(term.kind == "latent" for term in artifact.terms) == 5
     assert "1234 tokens" in artifact.card
     assert artifact.about["training"] == [
         {"dataset": "answers", "rows": 60, "unfaithful": 30, "groups": 30, "license": "MIT"}
     ]
-    assert (tmp_path / "detector-1.2.work" / "features" / "source.json").exists()  # not detector-1.work
+    kept = "features" if run.recipe == "raglens" else "rows/answers"
+    assert (tmp_path / "detector-1.2.work" / kept / "source.json").exists()  # not detector-1.work
 
 
 def test_latents_are_named_by_the_text_that_was_kept(labelled, articles, tiny, tmp_path, run):
@@ -75,7 +77,8 @@ def test_latents_are_named_by_the_text_that_was_kept(labelled, articles, tiny, t
 def test_more_latents_than_the_dictionary_has_are_all_of_them(labelled, tmp_path, run):
     run_detector([labelled], tmp_path / "detector", replace(run, latents=1000))
     artifact = Artifact.from_pretrained(tmp_path / "detector")
-    assert len(artifact.terms) == artifact.about["dictionary"]["latents_kept"] == 64
+    latents = [term for term in artifact.terms if term.kind == "latent"]
+    assert len(latents) == artifact.about["dictionary"]["latents_kept"] == 64
 
 
 def test_a_dictionary_that_does_not_fit_is_refused_before_anything_is_computed(labelled, tmp_path, run):
@@ -97,7 +100,12 @@ def test_a_dictionary_without_a_hookpoint_needs_one(labelled, tmp_path, run):
 
 @pytest.mark.parametrize(
     ("change", "message"),
-    [({"licences": ("MIT",)}, "DATASET=LICENCE"), ({"label_text": True}, "holds no shard")],
+    [
+        ({"licences": ("MIT",)}, "DATASET=LICENCE"),
+        ({"label_text": True}, "holds no shard"),
+        ({"tokens": ("answers",)}, "DATASET=N"),
+        ({"tokens": ("answers=-1",)}, "DATASET=N"),
+    ],
 )
 def test_mistakes_in_the_options_show_before_the_model_is_loaded(labelled, tmp_path, run, monkeypatch, change, message):
     monkeypatch.setattr("groundwire.training.run.load_reader", lambda *_: pytest.fail("the model was loaded"))
