@@ -1,6 +1,6 @@
 """Every data set scored by detectors that never saw its groups, some that never saw its kind; beside the baselines.
 
-    python benchmarks/transfer.py DATA WORK --dictionary DICTIONARY -o benchmarks/results/transfer.json
+    python benchmarks/transfer.py DATA WORK --dictionary DICTIONARY
 
 DATA holds NAME.jsonl for each of `SETS`; WORK/NAME keeps their rows (`training.rows`), so an interrupted run continues.
 Each split trains the whole pipeline anew: a fifth of the training groups is kept back to calibrate, the split's test
@@ -32,7 +32,7 @@ from groundwire.training.rows import TokenRows, collect_rows, join
 SETS = ("ragtruth-qa", "refchecker", "summedits", "xsumfaith", "frank", "dolly")
 TRAINABLE = SETS[:-1]  # dolly's labels have no licence: evaluated on, never trained on
 FOLDS = 5
-# Summaries teach a token head little about answers to questions: found on ragtruth-qa's folds (results/search.json).
+# Summaries teach a token head little about answers to questions: tried on ragtruth-qa's folds (results/search.json).
 TOKENS = {"summedits": 8_000, "xsumfaith": 8_000, "frank": 8_000}
 
 
