@@ -143,9 +143,10 @@ def _wrapped(text: str, first: str, rest: str) -> str:
 
 def _legend(color: bool) -> str:
     marks = "on red" if color else "between ⟦ and ⟧"
-    return f"""Characters {marks} are the ones the detector suspects; the verdict is on the whole answer. A term is a latent of
-the model's residual stream (the words it fires on → the words it promotes), one direction of that stream, or a count of
-what the prompt lacks; its number is what it adds to the log-odds of the score. The README says how often it is right.
+    return f"""Characters {marks} are the ones the detector suspects; the verdict is on the whole answer. A term is a
+latent of the model's residual stream (the words it fires on → the words it promotes), one direction of that stream, or
+a count of what the prompt lacks; its number is what it adds to the log-odds of the score. The README says how often
+it is right.
 
 Next:
   groundwire score answers.jsonl -o verdicts.jsonl     score answers you have logged
