@@ -75,7 +75,7 @@ def test_the_detector_command_prints_its_figures(tiny_llama_folder, labelled, tm
     assert result.exit_code == 0, result.exception
     printed = json.loads(result.stdout)
     assert printed["figures"][0]["rows"] == 12  # a fifth of the groups, kept back
-    assert printed["figures"][0]["split"] == "5-fold by group"
+    assert printed["figures"][0]["split"] == "kept back: 1 in 5 groups"
 
 
 @pytest.fixture
