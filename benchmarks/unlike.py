@@ -2,8 +2,8 @@
 
     python benchmarks/unlike.py DATA WORK -o benchmarks/results/unlike.json
 
-Each set in turn is left out, with the sets that share its sources; distances are learned from the others (four fifths of
-their groups; quantiles from the fifth kept back) over the shipped detector's features. Beside it stands the AUC of
+Each set in turn is left out, with the sets that share its sources; distances are learned from the others (four fifths
+of their groups; quantiles from the fifth kept back) over the shipped detector's features. Beside it stands the AUC of
 the detector that never saw the set (results/compare.json). DATA and WORK are those of `transfer.py`.
 """
 
