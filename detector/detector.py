@@ -9,6 +9,7 @@ from time import perf_counter
 from typing import Any
 
 from groundwire.abstention import abstained
+from groundwire.answering import Answering
 from groundwire.artifact import Artifact
 from groundwire.calibration import sigmoid, threshold_for
 from groundwire.engines.base import Engine
@@ -106,20 +107,13 @@ class Detector:
         Raises InputError on messages or sampling that cannot be used, PromptTooLong where prompt and `max_tokens`
         exceed the context; both before the first step.
         """
-        text = ""
-        tokens: list[Token] = []
-        source, head, check = Source.of(request), self.artifact.grounding, 0.0
-        growing = source.grounding.follow() if head else None
-        for _, step in self.engine.generate([request], self.artifact.scorer):
-            text, tokens = text + step.text, tokens + list(step.tokens)
-            if step.logit is not None and head and growing:
-                start = perf_counter()
-                step = replace(step, logit=step.logit + float(head.contributions(growing.measure(text)).sum()))
-                check += perf_counter() - start
-            yield step
-            if step.readout is not None:
-                detection = self.detect(step.readout, text, tokens, source)
-                yield replace(detection, check_seconds=detection.check_seconds + check)
+        answering = Answering(self)
+        answering.add(request)
+        while len(answering):
+            for progress in answering.step():
+                yield progress.step
+                if progress.detection is not None:
+                    yield progress.detection
 
     def detect(self, readout: Readout, text: str, tokens: Sequence[Token], source: Source) -> Detection:
         """Turn what scoring folded for one response into a detection.

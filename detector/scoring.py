@@ -13,7 +13,7 @@ Two poolings, both additive (contributions and intercept sum to the logit):
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import partial
 from typing import Literal
 
@@ -68,6 +68,11 @@ class State:
     best_end: Int[Tensor, " slots"]  # its last row
     best_logit: Float[Tensor, " slots"]
     token_sums: list[list[Tensor]]  # per slot: sums of contributions of its tokens, in order
+
+    def extended(self, other: State) -> State:
+        """This state's slots and, behind them, those of `other`."""
+        own = {f.name: (getattr(self, f.name), getattr(other, f.name)) for f in fields(self)}
+        return State(**{k: a + b if isinstance(a, list) else torch.cat([a, b]) for k, (a, b) in own.items()})
 
     def reset(self, slot: int) -> None:
         """Make `slot` as good as new, for the next response."""

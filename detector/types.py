@@ -30,13 +30,17 @@ class Passage:
 
 @dataclass(frozen=True)
 class Sampling:
-    """How to generate. temperature 0 is greedy; `stop` strings end the answer and are not part of it."""
+    """How to generate. temperature 0 is greedy; `stop` strings end the answer and are not part of it.
+
+    logprobs: alternatives per token whose log-probabilities are wanted besides its own; None for none at all.
+    """
 
     max_tokens: int = 256
     temperature: float = 0.0
     top_p: float = 1.0
     seed: int | None = None
     stop: tuple[str, ...] = ()
+    logprobs: int | None = None
 
 
 @dataclass(frozen=True)
@@ -44,12 +48,14 @@ class Request:
     """Something to generate: messages, passages included, rendered by `prompts` alone.
 
     passages: where evidence for spans is looked for; none for every message but the system's and the assistant's.
+    check: whether to score the answer; False only generates.
     """
 
     id: str
     messages: Sequence[Message]
     sampling: Sampling = field(default_factory=Sampling)
     passages: Sequence[Passage] = field(default=(), kw_only=True)
+    check: bool = field(default=True, kw_only=True)
 
 
 @dataclass(frozen=True)
@@ -75,6 +81,14 @@ class Token:
 
 
 @dataclass(frozen=True)
+class TokenLogprob:
+    """Natural log-probability of a token as the model gave it, and the likeliest tokens in its place with theirs."""
+
+    logprob: float
+    top: tuple[tuple[int, float], ...] = ()
+
+
+@dataclass(frozen=True)
 class Step:
     """One step of generation.
 
@@ -84,7 +98,8 @@ class Step:
         token sampled in a step has its row in the next one.
     logit: the running response logit after those rows; None before the first row.
     finish_reason: "stop" or "length" on the last step, else None.
-    readout: on the last step, what scoring folded together; None before.
+    readout: on the last step, what scoring folded together; None before, and where the request is not to be checked.
+    logprobs: one for each of `tokens` where the request asks for them, else none.
     """
 
     text: str
@@ -93,6 +108,7 @@ class Step:
     logit: float | None = None
     finish_reason: FinishReason | None = None
     readout: Readout | None = None
+    logprobs: tuple[TokenLogprob, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -2,14 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
 
 from jaxtyping import Float
 from torch import Tensor
 
+from groundwire.errors import InputError
 from groundwire.scoring import Scorer
 from groundwire.types import Readout, Request, Step
+
+
+@runtime_checkable
+class Generation(Protocol):
+    """Requests that decode together; they come and go between steps. Not for several threads."""
+
+    def __len__(self) -> int:
+        """Requests under way, those that wait for their first step included."""
+        ...
+
+    def add(self, request: Request) -> int:
+        """Let a request join at the next step; return its prompt's tokens.
+
+        Raises InputError on messages or sampling that cannot be used and on an id that is under way, PromptTooLong
+        where prompt and `max_tokens` exceed the context.
+        """
+        ...
+
+    def drop(self, request_id: str) -> None:
+        """Abandon a request; an unknown id is ignored."""
+        ...
+
+    def step(self) -> list[tuple[str, Step]]:
+        """Advance every request by one token; nothing where there is none. See `Engine.generate`."""
+        ...
 
 
 @runtime_checkable
@@ -25,6 +51,10 @@ class Engine(Protocol):
     hookpoint: str
     context: int
     tokenizer: Any
+
+    def begin(self, scorer: Scorer) -> Generation:
+        """A generation without requests yet."""
+        ...
 
     def generate(self, requests: Sequence[Request], scorer: Scorer) -> Iterator[tuple[str, Step]]:
         """Generate for all requests together; yield `(request id, step)` as tokens come.
@@ -44,3 +74,15 @@ class Engine(Protocol):
     def read(self, ids: Sequence[int]) -> Float[Tensor, "tokens d"]:
         """Residual rows of a token sequence at the hookpoint, float32."""
         ...
+
+
+def check_new(request: Request, under_way: Collection[str]) -> None:
+    """What every engine refuses of a request that is to be generated. Raises InputError."""
+    if request.sampling.max_tokens < 1:
+        raise InputError(
+            f"max_tokens of {request.sampling.max_tokens} in request {request.id!r}",
+            expected="1 or more",
+            remedy="leave it out, or ask for at least one token",
+        )
+    if request.id in under_way:
+        raise InputError(f"two requests with the id {request.id!r}", expected="an id each")

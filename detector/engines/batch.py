@@ -10,8 +10,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from groundwire.engines.cache import cut, growing_cache, is_growing, join_caches
 from groundwire.engines.decoding import TextStream
-from groundwire.types import FinishReason, Request
+from groundwire.types import FinishReason, Request, TokenLogprob
 
 
 @dataclass
@@ -23,6 +24,7 @@ class Answer:
     stream: TextStream
     generator: torch.Generator | None
     ids: list[int] = field(default_factory=list)
+    logprobs: list[TokenLogprob] = field(default_factory=list)  # of `ids`, where asked for
     pending: list[Tensor] = field(default_factory=list)  # features of rows not yet known to be visible
     visible: int = 0
     folded: int = 0
@@ -48,7 +50,7 @@ class Answer:
 
 
 class Batch:
-    """Keys, values and masks of the requests that are still decoding. Prompts are padded on the left.
+    """Keys, values and masks of requests that decode together. The shorter ones are padded on the left.
 
     forward: one hooked pass of the model: its inputs by name in, the hookpoint's rows and the model's output out.
     """
@@ -56,10 +58,8 @@ class Batch:
     def __init__(
         self, forward: Callable[..., Any], config: Any, device: torch.device, prompts: Sequence[Sequence[int]]
     ) -> None:
-        from transformers import DynamicCache
-
         width = max(map(len, prompts))
-        self._forward, self.cache = forward, DynamicCache(config=config)
+        self._forward, self.cache = forward, growing_cache(config)
         self.ids = torch.tensor([[0] * (width - len(ids)) + list(ids) for ids in prompts], device=device)
         lengths = torch.tensor([[len(ids)] for ids in prompts], device=device)
         self.mask = (torch.arange(width, device=device) >= width - lengths).long()
@@ -77,14 +77,34 @@ class Batch:
         )
         return rows[:, -1], output.logits[:, -1].float()
 
-    def keep(self, stay: list[int], ids: list[int]) -> None:
-        """Drop the requests that ended; `ids` are the next inputs of the others."""
-        if not stay:
-            return
-        if len(stay) < len(self.mask):
-            index = torch.tensor(stay, device=self.mask.device)
-            self.cache.batch_select_indices(index)
-            self.mask, self.positions = self.mask[index], self.positions[index]
+    def feed(self, ids: list[int]) -> None:
+        """Set the next input of every request."""
         self.ids = self.ids.new_tensor([[i] for i in ids])
-        self.mask = torch.cat([self.mask, self.mask.new_ones(len(stay), 1)], dim=1)
+        self.mask = torch.cat([self.mask, self.mask.new_ones(len(ids), 1)], dim=1)
         self.positions = self.positions[:, -1:] + 1
+
+    def select(self, stay: list[int]) -> None:
+        """Drop all requests but these, and the padding that only the others needed."""
+        if len(stay) == len(self.mask):
+            return
+        index = torch.tensor(stay, device=self.mask.device)
+        self.cache.batch_select_indices(index)
+        self.ids, self.mask, self.positions = self.ids[index], self.mask[index], self.positions[index]
+        padding = int(self.mask.any(0).int().argmax())
+        if padding and self.joinable:
+            cut(self.cache, padding)
+            self.mask = self.mask[:, padding:]
+
+    @property
+    def joinable(self) -> bool:
+        """Whether every layer keeps all keys and values, so that padding can be put before them."""
+        return is_growing(self.cache)
+
+    def join(self, other: Batch) -> None:
+        """Take the requests of `other` in, behind those here; both have been fed."""
+        width = max(self.mask.shape[1], other.mask.shape[1])
+        join_caches(self.cache, other.cache, width - 1)
+        masks = [torch.nn.functional.pad(b.mask, (width - b.mask.shape[1], 0)) for b in (self, other)]
+        self.mask = torch.cat(masks)
+        self.ids = torch.cat([self.ids, other.ids])
+        self.positions = torch.cat([self.positions, other.positions])

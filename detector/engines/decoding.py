@@ -28,6 +28,15 @@ def sample(logits: Float[Tensor, " vocabulary"], sampling: Sampling, generator: 
     return int(torch.multinomial(probabilities, 1, generator=generator))
 
 
+def log_probability(
+    logits: Float[Tensor, " vocabulary"], token_id: int, top: int
+) -> tuple[float, tuple[tuple[int, float], ...]]:
+    """Natural log-probability of a token, before temperature and nucleus, and those of the `top` likeliest tokens."""
+    logs = torch.log_softmax(logits.float(), dim=-1)
+    values, ids = logs.topk(min(top, len(logs)))
+    return float(logs[token_id]), tuple(zip(ids.tolist(), values.tolist(), strict=True))
+
+
 @dataclass
 class TextStream:
     """Text of one response as it grows.

@@ -19,13 +19,14 @@ from torch import Tensor
 from groundwire.additive import Shapes
 from groundwire.artifact import PROBE_TEXT, Artifact, Probe
 from groundwire.detector import Detector
+from groundwire.engines.base import check_new
 from groundwire.engines.decoding import TextStream
 from groundwire.errors import PromptTooLong
 from groundwire.prompts import render
 from groundwire.sae import SparseEncoder
-from groundwire.scoring import Scorer, State
+from groundwire.scoring import Scorer
 from groundwire.spans import SpanRule
-from groundwire.types import FinishReason, Readout, Request, Step, Term, Token
+from groundwire.types import FinishReason, Readout, Request, Step, Term, Token, TokenLogprob
 
 D_MODEL = 8
 CONTEXT = 2048
@@ -79,61 +80,48 @@ class FakeEngine:
         self.tokenizer = FakeTokenizer()
         self.tokenizer(PROBE_TEXT)  # first, so that its ids are the same in every engine and saved artifacts fit
 
+    def begin(self, scorer: Scorer) -> FakeGeneration:
+        """See `Engine.begin`."""
+        return FakeGeneration(self, scorer)
+
     def generate(self, requests: Sequence[Request], scorer: Scorer) -> Iterator[tuple[str, Step]]:
         """See `Engine.generate`; requests advance in turn, a word each."""
-        prompts = [render(self.tokenizer, request.messages) for request in requests]
-        for request, prompt in zip(requests, prompts, strict=True):
-            self._check_length(len(prompt) + request.sampling.max_tokens)
-        streams = [self._stream(request, prompt, scorer) for request, prompt in zip(requests, prompts, strict=True)]
-        live = list(zip(requests, streams, strict=True))
-        while live:
-            still = []
-            for request, stream in live:
-                step = next(stream)
-                yield request.id, step
-                if step.finish_reason is None:
-                    still.append((request, stream))
-            live = still
+        generation = self.begin(scorer)
+        for request in requests:
+            generation.add(request)
+        while len(generation):
+            yield from generation.step()
 
     def replay(self, prompt: Sequence[int], responses: Sequence[Sequence[int]], scorer: Scorer) -> list[Readout]:
         """See `Engine.replay`."""
-        self._check_length(len(prompt) + max(map(len, responses), default=0))
+        self.check_length(len(prompt) + max(map(len, responses), default=0))
         state = scorer.new_state(len(responses))
         for i, ids in enumerate(responses):
             if ids:
                 slots = torch.full((len(ids),), i)
-                scorer.fold(state, scorer.encode(self._rows(prompt, ids)), slots)
+                scorer.fold(state, scorer.encode(self.rows(prompt, ids)), slots)
         return [scorer.finish(state, i) for i in range(len(responses))]
 
     def read(self, ids: Sequence[int]) -> Float[Tensor, "tokens d"]:
         """See `Engine.read`."""
-        return self._rows([], ids)
+        return self.rows([], ids)
 
-    def _stream(self, request: Request, prompt: Sequence[int], scorer: Scorer) -> Iterator[Step]:
+    def stream(self, request: Request, prompt: Sequence[int], scorer: Scorer) -> Iterator[Step]:
+        """The steps of one request, a word each."""
         answer = self.tokenizer(self._answer(request))["input_ids"]
         ids = answer[: request.sampling.max_tokens]
         stream = TextStream(self.tokenizer, request.sampling.stop)
-        state, folded = scorer.new_state(1), 0
-        visible: list[Token] = []
+        folding = _Folding(self, scorer, prompt, request)
         text, tokens = "", tuple[Token, ...]()
         for token_id in ids:
             text, tokens = stream.push(token_id)
-            visible += tokens
             if stream.stopped:
                 break
-            features = self._fold(scorer, state, prompt, visible[folded : len(visible) - 1])  # the last is no input yet
-            folded += len(features)
-            yield Step(text, tokens, features, scorer.logit(state, 0) if folded else None)
+            yield folding.step(text, tokens, None)
             text, tokens = "", ()
         rest, more = stream.close()
-        features = self._fold(scorer, state, prompt, [*visible[folded:], *more])
         reason: FinishReason = "stop" if stream.stopped or len(answer) < request.sampling.max_tokens else "length"
-        yield Step(text + rest, (*tokens, *more), features, scorer.logit(state, 0), reason, scorer.finish(state, 0))
-
-    def _fold(self, scorer: Scorer, state: State, prompt: Sequence[int], tokens: Sequence[Token]) -> Tensor:
-        features = scorer.encode(self._rows(prompt, [t.id for t in tokens]))
-        scorer.fold(state, features, torch.zeros(len(features), dtype=torch.long))
-        return features
+        yield folding.step(text + rest, (*tokens, *more), reason)
 
     def _answer(self, request: Request) -> str:
         asked = request.messages[-1]["content"]
@@ -142,7 +130,8 @@ class FakeEngine:
                 return answer
         return " ".join(asked.split()[:12])
 
-    def _rows(self, prompt: Sequence[int], response: Sequence[int]) -> Float[Tensor, "tokens d"]:
+    def rows(self, prompt: Sequence[int], response: Sequence[int]) -> Float[Tensor, "tokens d"]:
+        """Residual rows of a response's tokens."""
         known = {self.tokenizer.word(i) for i in prompt}
         return (
             torch.stack([self._row(self.tokenizer.word(i), known) for i in response])
@@ -155,9 +144,64 @@ class FakeEngine:
         noise = hashlib.sha256(word.encode()).digest()[: D_MODEL - 2]
         return torch.tensor([absent, 1 - absent, *(byte / 255 for byte in noise)])
 
-    def _check_length(self, tokens: int) -> None:
+    def check_length(self, tokens: int) -> None:
+        """Raises PromptTooLong where so many tokens exceed the context."""
         if tokens > self.context:
             raise PromptTooLong(f"{tokens} tokens", expected=f"at most {self.context}", remedy="send less")
+
+
+class FakeGeneration:
+    """See `engines.base.Generation`."""
+
+    def __init__(self, engine: FakeEngine, scorer: Scorer) -> None:
+        self._engine, self._scorer = engine, scorer
+        self._streams: dict[str, Iterator[Step]] = {}
+
+    def __len__(self) -> int:
+        return len(self._streams)
+
+    def add(self, request: Request) -> int:
+        """See `engines.base.Generation.add`."""
+        check_new(request, self._streams)
+        prompt = render(self._engine.tokenizer, request.messages)
+        self._engine.check_length(len(prompt) + request.sampling.max_tokens)
+        self._streams[request.id] = self._engine.stream(request, prompt, self._scorer)
+        return len(prompt)
+
+    def drop(self, request_id: str) -> None:
+        """See `engines.base.Generation.drop`."""
+        self._streams.pop(request_id, None)
+
+    def step(self) -> list[tuple[str, Step]]:
+        """See `engines.base.Generation.step`."""
+        steps = [(name, next(stream)) for name, stream in self._streams.items()]
+        for name, step in steps:
+            if step.finish_reason is not None:
+                del self._streams[name]
+        return steps
+
+
+class _Folding:
+    """Folds one answer's words as they become visible; the last visible one is no input yet."""
+
+    def __init__(self, engine: FakeEngine, scorer: Scorer, prompt: Sequence[int], request: Request) -> None:
+        self.engine, self.scorer, self.prompt, self.request = engine, scorer, prompt, request
+        self.state, self.visible, self.folded = scorer.new_state(1), list[Token](), 0
+
+    def step(self, text: str, tokens: tuple[Token, ...], over: FinishReason | None) -> Step:
+        self.visible += tokens
+        last = len(self.visible) - (0 if over else 1)
+        due = self.visible[self.folded : max(last, self.folded)] if self.request.check else []
+        features = self.scorer.encode(self.engine.rows(self.prompt, [t.id for t in due]))
+        self.scorer.fold(self.state, features, torch.zeros(len(features), dtype=torch.long))
+        self.folded += len(due)
+        logit = self.scorer.logit(self.state, 0) if self.folded else None
+        readout = self.scorer.finish(self.state, 0) if over and self.request.check else None
+        logprobs = () if self.request.sampling.logprobs is None else tuple(self._certain(t) for t in tokens)
+        return Step(text, tokens, features, logit, over, readout, logprobs)
+
+    def _certain(self, token: Token) -> TokenLogprob:
+        return TokenLogprob(0.0, ((token.id, 0.0),) if self.request.sampling.logprobs else ())
 
 
 def fake_detector(answers: Mapping[str, str] | None = None) -> Detector:

@@ -206,6 +206,15 @@ def test_a_slot_that_was_reset_is_as_good_as_new(after):
 
 
 @settings(deadline=None)
+@given(cases())
+def test_slots_that_are_added_later_are_as_good_as_the_first(after):
+    scorer, slots = after.scorer, torch.zeros(len(after.features)).long()
+    state = scorer.fold(scorer.new_state(1), after.features, slots).extended(scorer.new_state(1))
+    scorer.fold(state, after.features, slots + 1)
+    assert_same(scorer.finish(state, 1), scorer.finish(state, 0))
+
+
+@settings(deadline=None)
 @given(cases(), st.sampled_from([torch.nan, torch.inf, -torch.inf]), st.data())
 def test_what_is_not_finite_shows_in_its_own_response_alone(case, value, data):
     if not len(case.features):

@@ -25,12 +25,40 @@ def test_a_request_decodes_as_if_alone_when_others_leave(engine: TransformersEng
         alone = started(engine, [prompt])
         for got, expected in zip((rows[i], logits[i]), alone.forward(), strict=True):
             torch.testing.assert_close(got, expected[0], atol=1e-4, rtol=1e-4)
-    together.keep(stay, [following[i] for i in stay])
+    together.select(stay)
+    together.feed([following[i] for i in stay])
     rows, logits = together.forward()
     assert len(rows) == len(stay)
     for place, i in enumerate(stay):
         expected = engine.read([*PROMPTS[i], following[i]])[-1]
         torch.testing.assert_close(rows[place], expected, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("order", [(PROMPTS[0], PROMPTS[1]), (PROMPTS[1], PROMPTS[0])])
+def test_batches_that_join_decode_as_if_alone(engine: TransformersEngine, order: tuple[list[int], list[int]]) -> None:
+    first, second = (started(engine, [prompt]) for prompt in order)
+    for batch, following in ((first, 20), (second, 21)):
+        batch.forward()
+        batch.feed([following])
+    assert first.joinable
+    first.join(second)
+    for tail in ([], [30], [30, 31]):
+        rows, logits = first.forward()
+        for row, prompt, following in zip(rows, order, (20, 21), strict=True):
+            expected = engine.read([*prompt, following, *tail])[-1]
+            torch.testing.assert_close(row, expected, atol=1e-4, rtol=1e-4)
+        assert len(logits) == 2
+        first.feed([30 + len(tail)] * 2)
+
+
+def test_padding_leaves_with_the_request_that_needed_it(engine: TransformersEngine) -> None:
+    batch = started(engine, PROMPTS)
+    batch.forward()
+    batch.select([1])
+    assert batch.mask.shape[1] == len(PROMPTS[1]) == batch.cache.get_seq_length()
+    batch.feed([21])
+    rows, _ = batch.forward()
+    torch.testing.assert_close(rows[0], engine.read([*PROMPTS[1], 21])[-1], atol=1e-4, rtol=1e-4)
 
 
 def test_rows_are_released_when_their_tokens_are_visible(engine: TransformersEngine) -> None:

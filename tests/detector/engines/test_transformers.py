@@ -80,7 +80,7 @@ def test_an_answer_that_ends_at_once_is_empty(
     engine: TransformersEngine, scorer: Scorer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first = tokens_of(run(engine, scorer, requests(max_tokens=1)[:1])["r0"])[0].id
-    monkeypatch.setattr(engine, "_end_ids", frozenset({first}))
+    monkeypatch.setattr(engine, "end_ids", frozenset({first}))
     (step,) = run(engine, scorer, requests(max_tokens=5)[:1])["r0"]
     assert (step.text, step.tokens, step.logit, step.finish_reason) == ("", (), None, "stop")
     assert readout_of([step]).rows == 0
@@ -138,7 +138,7 @@ def test_the_context_may_be_filled_to_the_last_token(
 ) -> None:
     scorer, asked = random_scorer(engine), requests(max_tokens=1)
     room = engine.context - max(len(render(engine.tokenizer, request.messages)) for request in asked)
-    monkeypatch.setattr(engine, "_end_ids", frozenset())
+    monkeypatch.setattr(engine, "end_ids", frozenset())
     assert room > 100
     for steps in run(engine, scorer, requests(questions=QUESTIONS[1:2], max_tokens=room)).values():
         check_rows(steps)
@@ -166,6 +166,6 @@ def test_weights_that_are_not_numbers_are_seen(folder: Path, scorer: Scorer) -> 
     engine = tiny_engine(folder)
     for parameter in engine.model.get_submodule(engine.hookpoint).parameters():
         parameter.fill_(math.nan)
-    engine._end_ids = frozenset()  # of logits that are no numbers the first is taken, which may be the end
+    engine.end_ids = frozenset()  # of logits that are no numbers the first is taken, which may be the end
     assert not engine.replay([5, 6], [[7, 8]], scorer)[0].finite
     assert not readout_of(run(engine, scorer, requests(max_tokens=2))["r0"]).finite

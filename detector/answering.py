@@ -1,0 +1,95 @@
+"""Answers that are generated and judged together; requests come and go between steps."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from time import perf_counter
+from typing import TYPE_CHECKING
+
+from groundwire.calibration import sigmoid
+from groundwire.grounding import GroundingHead, Growing
+from groundwire.source import Source
+from groundwire.types import Detection, Request, Step, Token
+
+if TYPE_CHECKING:
+    from groundwire.detector import Detector
+
+
+@dataclass(frozen=True)
+class Progress:
+    """What a step brought one request.
+
+    running: score of the answer so far; None before its first row and where it is not checked. detection: on the last
+    step, over all of it.
+    """
+
+    id: str
+    step: Step
+    running: float | None = None
+    detection: Detection | None = None
+
+
+@dataclass
+class _UnderWay:
+    request: Request
+    source: Source
+    growing: Growing | None
+    text: str = ""
+    tokens: list[Token] = field(default_factory=list)
+    check_seconds: float = 0.0
+
+
+class Answering:
+    """Requests that decode together, each with its running score and, at the end, its detection.
+
+    Not for several threads. Abandoned, it leaves nothing behind.
+    """
+
+    def __init__(self, detector: Detector) -> None:
+        self._detector, self._head = detector, detector.artifact.grounding
+        self._generation = detector.engine.begin(detector.artifact.scorer)
+        self._under_way: dict[str, _UnderWay] = {}
+
+    def __len__(self) -> int:
+        return len(self._under_way)
+
+    def add(self, request: Request) -> int:
+        """Let a request join at the next step; return its prompt's tokens. Raises what `Generation.add` raises."""
+        source = Source.of(request)
+        tokens = self._generation.add(request)
+        growing = source.grounding.follow() if self._head and request.check else None
+        self._under_way[request.id] = _UnderWay(request, source, growing)
+        return tokens
+
+    def drop(self, request_id: str) -> None:
+        """Abandon a request; an unknown id is ignored."""
+        self._generation.drop(request_id)
+        self._under_way.pop(request_id, None)
+
+    def step(self) -> list[Progress]:
+        """Advance every request by one token; nothing where there is none."""
+        return [self._progress(self._under_way[name], step) for name, step in self._generation.step()]
+
+    def _progress(self, answer: _UnderWay, step: Step) -> Progress:
+        answer.text += step.text
+        answer.tokens += step.tokens
+        if step.logit is not None and self._head and answer.growing:
+            start = perf_counter()
+            step = replace(step, logit=step.logit + _added(self._head, answer.growing, answer.text))
+            answer.check_seconds += perf_counter() - start
+        running = None if step.logit is None else sigmoid(step.logit)
+        detection = None
+        if step.finish_reason is not None:
+            detection = self._detection(answer, step)
+            del self._under_way[answer.request.id]
+        return Progress(answer.request.id, step, running, detection)
+
+    def _detection(self, answer: _UnderWay, step: Step) -> Detection:
+        if step.readout is None:
+            return self._detector.not_checked("disabled")
+        found = self._detector.detect(step.readout, answer.text, answer.tokens, answer.source)
+        return replace(found, check_seconds=found.check_seconds + answer.check_seconds)
+
+
+def _added(head: GroundingHead, growing: Growing, text: str) -> float:
+    return float(head.contributions(growing.measure(text)).sum())
