@@ -6,17 +6,16 @@ read_answers ┴▶ join ─▶ Tally.add … ─▶ page ─▶ OUT.partial ─
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
 from pathlib import Path
 
 from tqdm import tqdm
 
 from groundwire.batch.reader import STDIN, check_source, count_rows
-from groundwire.batch.writer import check_target, partial_path
-from groundwire.errors import GroundwireError, InputError
+from groundwire.batch.writer import check_target
+from groundwire.errors import InputError
 from groundwire.report.answers import Answer, check_answers, join, read_answers
+from groundwire.report.document import write_document
 from groundwire.report.page import page
 from groundwire.report.rows import Scored, read_scored
 from groundwire.report.tally import Tally
@@ -63,7 +62,7 @@ def build_report(
     if not by:
         tally.by = {column: values for column, values in tally.by.items() if len(values) > 1}
     name = "standard input" if str(scored) == STDIN else Path(scored).name
-    _write(Path(target), page(tally, scored=name, answers=None if answers is None else Path(answers).name))
+    write_document(Path(target), page(tally, scored=name, answers=None if answers is None else Path(answers).name))
     return tally
 
 
@@ -88,19 +87,3 @@ def _check(tally: Tally, scored: str | Path, by: Sequence[str]) -> None:
                 expected=f"one of {', '.join(sorted(tally.columns)[:30])}",
                 remedy="correct --by",
             )
-
-
-def _write(target: Path, text: str) -> None:
-    partial = partial_path(target)
-    try:
-        # Line ends as they are: the answers' own are part of them.
-        partial.write_text(text, encoding="utf-8", newline="")
-        os.replace(partial, target)
-    except OSError as error:
-        with suppress(OSError):
-            partial.unlink()
-        raise GroundwireError(
-            f"cannot write {str(partial)!r}: {error.strerror or error}",
-            expected="a writable folder with room for the page",
-            remedy="choose another output path, or free disk space",
-        ) from error

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from importlib.resources import files
 
-from groundwire import __version__
 from groundwire.report.cards import cards
 from groundwire.report.charts import histogram, legend
+from groundwire.report.document import document
 from groundwire.report.markup import Html, bdi, count, details, el, html, percent, table
 from groundwire.report.quality import quality
 from groundwire.report.reading import REASONS, reading
 from groundwire.report.tally import BINS, NONE, Counts, Tally
 
-# The browser is told as well: nothing on this page may load or run.
-POLICY = "default-src 'none'; style-src 'unsafe-inline'"
 MOST_VALUES = 50
 
 
@@ -28,20 +25,7 @@ def page(tally: Tally, *, scored: str, answers: str | None = None) -> Html:
         ("by", "By origin", _breakdowns(tally)),
         ("reading", "How to read this page", reading()),
     ]
-    shown = [(name, title, content) for name, title, content in sections if content]
-    links = el("nav", *(el("a", title, href=f"#{name}") for name, title, _ in shown), aria_label="Sections")
-    body = html(*(el("section", el("h2", title), content, id=name) for name, title, content in shown))
-    style = Html(files("groundwire.report").joinpath("style.css").read_text(encoding="utf-8"))
-    head = el(
-        "head",
-        el("meta", charset="utf-8"),
-        el("meta", http_equiv="Content-Security-Policy", content=POLICY),
-        el("meta", name="viewport", content="width=device-width, initial-scale=1"),
-        el("title", f"Groundwire report: {scored}"),
-        el("style", style),
-    )
-    body = el("body", el("main", _head(tally, scored, answers), links, body, _footer()))
-    return html(Html("<!doctype html>\n"), el("html", head, "\n", body, lang="en"), "\n")
+    return document(f"Groundwire report: {scored}", _head(tally, scored, answers), sections)
 
 
 def _head(tally: Tally, scored: str, answers: str | None) -> Html:
@@ -157,7 +141,3 @@ def _breakdown_row(value: str, counts: Counts, labels: bool) -> list[Html]:
         drawn,
         *([html(known)] * labels),
     ]
-
-
-def _footer() -> Html:
-    return el("footer", f"Made by groundwire {__version__}. This page runs no script and loads nothing.")
