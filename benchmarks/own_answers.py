@@ -1,7 +1,9 @@
-"""The default model's own answers to held-out questions, and the labels people gave them by reading.
+"""The default model's own answers to held-out questions, and the labels given to them by reading.
 
     python benchmarks/own_answers.py generate     questions.jsonl -> answers.jsonl, through the product's own path
     python benchmarks/own_answers.py label        labels.jsonl    -> "label", "spans", "abstained" of answers.jsonl
+    python benchmarks/own_answers.py second FILE  second_reader.jsonl -> how far the two readings agree; FILE holds the
+                                                  answers under the second one's labels, for judge.py
 
 `generate` continues where it was interrupted. It keeps no score, so that whoever labels does not see one. The rule by
 which the answers were labelled, and where the texts come from, stand in own_answers/README.md.
@@ -17,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+import numpy as np
 
 from groundwire import Detector, Request, Sampling
 from groundwire.batch.rows import parse_row
@@ -27,6 +30,7 @@ BATCH = 8
 MAX_TOKENS = 160
 TEMPERATURE = 0.7
 FIELDS = ("label", "spans", "abstained")
+DRAWS = 2000
 
 Row = dict[str, Any]
 
@@ -94,6 +98,32 @@ def labelled(row: Row, label: Mapping[str, Any]) -> Row:
     return {**kept, "label": int(bool(spans)), "spans": spans, "abstained": label["abstained"]}
 
 
+def read_again(rows: list[Row], readings: list[Row]) -> list[Row]:
+    """`rows` under the labels of `readings`, without spans, which a second reading does not mark in full.
+
+    Raises InputError where they are not readings of the same rows in the same order.
+    """
+    if [row["id"] for row in rows] != [reading["id"] for reading in readings]:
+        raise InputError("the readings are not of these answers", expected="one reading per answer, in the same order")
+    return [{**row, "label": found["label"], "spans": None} for row, found in zip(rows, readings, strict=True)]
+
+
+def kappa(a: np.ndarray, b: np.ndarray) -> float:
+    """Cohen's kappa of two readers' labels (0 or 1); NaN where chance alone has them agree on every row."""
+    chance = a.mean() * b.mean() + (1 - a.mean()) * (1 - b.mean())
+    return float(((a == b).mean() - chance) / (1 - chance)) if chance < 1 else float("nan")
+
+
+def kappa_interval(a: np.ndarray, b: np.ndarray, groups: list[str]) -> tuple[float, float]:
+    """95 % percentile interval of `kappa`, by bootstrap over whole groups."""
+    names, member = np.unique(groups, return_inverse=True)
+    rows = [np.flatnonzero(member == group) for group in range(len(names))]
+    rng = np.random.default_rng(0)
+    draws = (np.concatenate([rows[i] for i in rng.integers(len(rows), size=len(rows))]) for _ in range(DRAWS))
+    low, high = np.nanquantile([kappa(a[drawn], b[drawn]) for drawn in draws], [0.025, 0.975])
+    return float(low), float(high)
+
+
 def read(path: Path) -> list[Row]:
     """The rows of a JSONL file; none where there is no file."""
     if not path.exists():
@@ -135,6 +165,21 @@ def label_command(folder: Path) -> None:
     unfinished.write_text("".join(map(as_line, rows)), encoding="utf-8")
     os.replace(unfinished, folder / "answers.jsonl")
     click.echo(f"{sum(row['label'] for row in rows)} of {len(rows)} unfaithful")
+
+
+@main.command("second")
+@click.argument("output", type=click.Path(dir_okay=False, path_type=Path))
+@click.pass_obj
+def second_command(folder: Path, output: Path) -> None:
+    """Write the answers under the second reader's labels to OUTPUT, and say how far the two readings agree."""
+    rows = read(folder / "answers.jsonl")
+    again = read_again(rows, read(folder / "second_reader.jsonl"))
+    first, second = (np.array([row["label"] for row in labels]) for labels in (rows, again))
+    low, high = kappa_interval(first, second, [row["group"] for row in rows])
+    output.write_text("".join(map(as_line, again)), encoding="utf-8")
+    click.echo(
+        f"{(first == second).sum()} of {len(rows)} alike, kappa {kappa(first, second):.3f} ({low:.3f} to {high:.3f})"
+    )
 
 
 if __name__ == "__main__":

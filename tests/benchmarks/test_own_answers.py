@@ -4,6 +4,7 @@ import json
 from collections import Counter
 from pathlib import Path
 
+import numpy as np
 import pytest
 from click.testing import CliRunner
 
@@ -86,6 +87,37 @@ def test_the_command_writes_the_labels(own, tmp_path):
     run = CliRunner().invoke(own.main, ["--folder", str(tmp_path), "label"], catch_exceptions=False)
     assert run.output == "1 of 1 unfaithful\n"
     assert own.read(tmp_path / "answers.jsonl")[0]["spans"] == [{"start": 4, "end": 7}]
+
+
+def test_kappa_is_agreement_beyond_chance(own):
+    a, b = np.array([1] * 25 + [0] * 25), np.array([1] * 20 + [0] * 5 + [1] * 10 + [0] * 15)
+    assert own.kappa(a, b) == pytest.approx(0.4)
+    assert own.kappa(a, a) == 1
+    assert np.isnan(own.kappa(a[:5], a[:5]))
+
+
+def test_the_interval_of_kappa_draws_whole_groups(own):
+    a, b = np.array([1, 0, 1, 0] * 10), np.array([1, 0, 0, 0] * 10)
+    low, high = own.kappa_interval(a, b, [str(row // 2) for row in range(40)])
+    assert low < own.kappa(a, b) < high < 1
+    one = own.kappa_interval(a, b, ["all"] * 40)
+    assert one == pytest.approx((own.kappa(a, b),) * 2)
+
+
+def test_a_second_reading_replaces_the_labels_and_is_refused_where_it_is_of_other_rows(own):
+    row = {"id": "q-0", "response": "one two", "label": 0, "spans": [], "abstained": False}
+    assert own.read_again([row], [{"id": "q-0", "label": 1, "reason": ""}]) == [{**row, "label": 1, "spans": None}]
+    with pytest.raises(InputError):
+        own.read_again([row], [{"id": "q-1", "label": 1, "reason": ""}])
+
+
+def test_the_readme_states_the_agreement_of_the_committed_readings(own, rows, tmp_path):
+    run = CliRunner().invoke(own.main, ["second", str(tmp_path / "second.jsonl")], catch_exceptions=False)
+    assert run.output.strip() in " ".join((DATA / "README.md").read_text(encoding="utf-8").split())
+    examples = read_labelled(tmp_path / "second.jsonl")
+    again = own.read(DATA / "second_reader.jsonl")
+    assert [example.label for example in examples] == [reading["label"] for reading in again]
+    assert all(reading["reason"] for reading in again)
 
 
 def test_the_committed_answers_are_the_labels_merged(own, rows):
