@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields
 from functools import partial
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float, Int
@@ -71,8 +71,11 @@ class State:
 
     def extended(self, other: State) -> State:
         """This state's slots and, behind them, those of `other`."""
-        own = {f.name: (getattr(self, f.name), getattr(other, f.name)) for f in fields(self)}
-        return State(**{k: a + b if isinstance(a, list) else torch.cat([a, b]) for k, (a, b) in own.items()})
+        joined: dict[str, Any] = {}
+        for name in (field.name for field in fields(self)):
+            mine, theirs = getattr(self, name), getattr(other, name)
+            joined[name] = mine + theirs if isinstance(mine, list) else torch.cat([mine, theirs])
+        return State(**joined)
 
     def reset(self, slot: int) -> None:
         """Make `slot` as good as new, for the next response."""

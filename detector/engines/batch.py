@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from groundwire.engines.cache import cut, growing_cache, is_growing, join_caches
+from groundwire.engines.cache import growing_cache, growing_layers
 from groundwire.engines.decoding import TextStream
 from groundwire.types import FinishReason, Request, TokenLogprob
 
@@ -91,19 +91,21 @@ class Batch:
         self.cache.batch_select_indices(index)
         self.ids, self.mask, self.positions = self.ids[index], self.mask[index], self.positions[index]
         padding = int(self.mask.any(0).int().argmax())
-        if padding and self.joinable:
-            cut(self.cache, padding)
+        if padding and (layers := growing_layers(self.cache)):
+            for layer in layers:
+                layer.cut(padding)
             self.mask = self.mask[:, padding:]
 
     @property
     def joinable(self) -> bool:
         """Whether every layer keeps all keys and values, so that padding can be put before them."""
-        return is_growing(self.cache)
+        return growing_layers(self.cache) is not None
 
     def join(self, other: Batch) -> None:
         """Take the requests of `other` in, behind those here; both have been fed."""
         width = max(self.mask.shape[1], other.mask.shape[1])
-        join_caches(self.cache, other.cache, width - 1)
+        for mine, theirs in zip(growing_layers(self.cache) or (), growing_layers(other.cache) or (), strict=True):
+            mine.join(theirs, width - 1)
         masks = [torch.nn.functional.pad(b.mask, (width - b.mask.shape[1], 0)) for b in (self, other)]
         self.mask = torch.cat(masks)
         self.ids = torch.cat([self.ids, other.ids])

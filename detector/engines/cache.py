@@ -19,6 +19,9 @@ ROOM = 128  # tokens for which a layer has room when it must be copied
 class GrowingLayer(DynamicLayer):
     """A layer that keeps all keys and values, `[batch, heads, tokens, d]`, in buffers with room to grow."""
 
+    keys: Tensor
+    values: Tensor
+
     def __init__(self) -> None:
         super().__init__()
         self._buffers: list[Tensor] = []
@@ -37,6 +40,15 @@ class GrowingLayer(DynamicLayer):
         self.keys, self.values = (buffer[..., :after, :] for buffer in self._buffers)
         return self.keys, self.values
 
+    def cut(self, first: int) -> None:
+        """Drop what stands before token `first` of every request."""
+        self.keys, self.values = self.keys[..., first:, :].clone(), self.values[..., first:, :].clone()
+
+    def join(self, other: GrowingLayer, width: int) -> None:
+        """Put the requests of `other` behind those here, all padded on the left to `width` tokens."""
+        self.keys = _joined(self.keys, other.keys, width)
+        self.values = _joined(self.values, other.values, width)
+
 
 def growing_cache(config: Any) -> DynamicCache:
     """An empty cache of the model's own layout; layers that keep everything grow in place."""
@@ -45,21 +57,10 @@ def growing_cache(config: Any) -> DynamicCache:
     return cache
 
 
-def is_growing(cache: DynamicCache) -> bool:
-    """Whether every layer keeps all keys and values."""
-    return all(isinstance(layer, GrowingLayer) for layer in cache.layers)
-
-
-def cut(cache: DynamicCache, first: int) -> None:
-    """Drop what stands before token `first` of every request."""
-    for layer in cache.layers:
-        layer.keys, layer.values = layer.keys[..., first:, :].clone(), layer.values[..., first:, :].clone()
-
-
-def join_caches(cache: DynamicCache, other: DynamicCache, width: int) -> None:
-    """Put the requests of `other` behind those of `cache`, all padded on the left to `width` tokens."""
-    for mine, theirs in zip(cache.layers, other.layers, strict=True):
-        mine.keys, mine.values = _joined(mine.keys, theirs.keys, width), _joined(mine.values, theirs.values, width)
+def growing_layers(cache: DynamicCache) -> list[GrowingLayer] | None:
+    """The layers, where every one of them keeps all keys and values; else None."""
+    layers = [layer for layer in cache.layers if isinstance(layer, GrowingLayer)]
+    return layers if len(layers) == len(cache.layers) else None
 
 
 def _joined(first: Tensor, second: Tensor, width: int) -> Tensor:

@@ -6,8 +6,7 @@ import pytest
 import torch
 from transformers import DynamicCache, LlamaConfig, MistralConfig
 
-from groundwire.engines.cache import ROOM, GrowingLayer, growing_cache, is_growing
-from groundwire.engines.cache import cut as cut_cache
+from groundwire.engines.cache import ROOM, GrowingLayer, growing_cache, growing_layers
 
 
 def pieces(*lengths: int) -> list[torch.Tensor]:
@@ -41,15 +40,26 @@ def test_after_a_selection_of_rows_it_grows_on_from_them() -> None:
 
 
 def test_what_was_cut_is_gone() -> None:
-    cache, (first, second) = growing_cache(LlamaConfig(num_hidden_layers=1)), pieces(5, 1)
-    cache.update(first, first, 0)
-    cut_cache(cache, 2)
-    keys, _ = cache.update(second, second, 0)
+    layer, (first, second) = GrowingLayer(), pieces(5, 1)
+    layer.update(first, first)
+    layer.cut(2)
+    keys, _ = layer.update(second, second)
     torch.testing.assert_close(keys, torch.cat([first[..., 2:, :], second], 2), atol=0, rtol=0)
 
 
 def test_layers_with_a_sliding_window_stay_the_library_s_own() -> None:
     sliding = MistralConfig(num_hidden_layers=2, sliding_window=4)
-    assert is_growing(growing_cache(LlamaConfig(num_hidden_layers=2)))
-    assert not is_growing(growing_cache(sliding))
+    assert len(growing_layers(growing_cache(LlamaConfig(num_hidden_layers=2))) or ()) == 2
+    assert growing_layers(growing_cache(sliding)) is None
     assert [type(a) for a in growing_cache(sliding).layers] == [type(a) for a in DynamicCache(config=sliding).layers]
+
+
+def test_joined_requests_stand_at_the_right_end() -> None:
+    layer, other, (long, short) = GrowingLayer(), GrowingLayer(), pieces(5, 2)
+    layer.update(short, -short)
+    other.update(long, -long)
+    layer.join(other, 5)
+    torch.testing.assert_close(layer.keys[:2, :, 3:], short, atol=0, rtol=0)
+    torch.testing.assert_close(layer.keys[2:], long, atol=0, rtol=0)
+    torch.testing.assert_close(layer.values, -layer.keys, atol=0, rtol=0)
+    assert not layer.keys[:2, :, :3].any()
