@@ -1,6 +1,6 @@
 # `make demo` and `make test` each work alone on a fresh clone: they make .venv, install, fetch the model and run.
 .DEFAULT_GOAL := help
-.PHONY: demo test model lint clean help
+.PHONY: demo test test-clients model lint clean help
 .NOTPARALLEL:  # one pip at a time
 
 # The first Python that is new enough; `make PYTHON=/path/to/python3.12 demo` names another.
@@ -11,6 +11,7 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 BIN := .venv/bin
 CORE := .venv/.installed-core
 DEV := .venv/.installed-dev
+CLIENTS := .venv-clients
 
 # Give freed memory back late: on small machines the page faults of fresh allocations cost more than the sums.
 export MALLOC_TRIM_THRESHOLD_ := 4000000000
@@ -21,6 +22,9 @@ demo: model  ## ask the embedded model questions about passages and see what it 
 
 test: $(DEV) model  ## run the tests
 	$(BIN)/python -m pytest
+
+test-clients: $(CLIENTS)/.installed  ## run the tests of client libraries and adapters, in an environment of their own
+	$(CLIENTS)/bin/python -m pytest tests/detector/integrations
 
 model: $(CORE)  ## fetch the embedded model into the user's cache
 	@$(BIN)/python -m groundwire.fetch
@@ -33,12 +37,12 @@ lint: $(DEV)  ## check style, types and layers
 	MYPYPATH=build/lint $(BIN)/mypy -p groundwire
 	PYTHONPATH=build/lint $(BIN)/lint-imports --no-logo
 
-clean:  ## remove .venv, build outputs and caches; the fetched model stays
-	rm -rf .venv build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+clean:  ## remove environments, build outputs and caches; the fetched model stays
+	rm -rf .venv .venv-clients build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 help:  ## print this list
-	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 8
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
 
 # pip is what `venv` makes last, so an interrupted venv is made again.
 $(BIN)/pip:
@@ -54,3 +58,10 @@ $(CORE): pyproject.toml constraints.txt | $(BIN)/pip
 $(DEV): pyproject.toml constraints.txt | $(BIN)/pip
 	$(BIN)/pip install --constraint constraints.txt --editable ".[dev]"
 	@touch $(CORE) $@
+
+$(CLIENTS)/bin/pip:
+	$(PYTHON) -m venv $(CLIENTS)
+
+$(CLIENTS)/.installed: pyproject.toml constraints-clients.txt | $(CLIENTS)/bin/pip
+	$(CLIENTS)/bin/pip install --constraint constraints-clients.txt --editable ".[clients]"
+	@touch $@

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 import groundwire
 
@@ -39,7 +40,10 @@ PUBLIC = {
 UNPICKLERS = {"pickle", "cPickle", "cloudpickle", "dill", "joblib", "marshal", "shelve"}
 
 # Run first in a process of its own: every finder then answers as it would where these were never installed.
-ABSENT = ("fastapi", "interpret", "sklearn", "vllm", "pandas", "matplotlib", "pyarrow")
+CLIENTS = ("clients", "server", "langchain", "llama-index", "haystack", "litellm")  # extras of `make test-clients`
+FRAMEWORKS = ("langchain", "langchain_core", "langchain_openai", "llama_index", "haystack", "litellm")
+SERVING = ("fastapi", "starlette", "uvicorn", "pydantic_settings", "prometheus_client", "httpx", "opentelemetry")
+ABSENT = (*FRAMEWORKS, *SERVING, "interpret", "sklearn", "vllm", "pandas", "matplotlib", "pyarrow")
 WITHOUT_OPTIONAL = f"""
 import sys
 
@@ -112,9 +116,17 @@ def test_importing_groundwire_does_not_load_torch():
 
 
 def test_every_module_imports_where_nothing_optional_is_installed():
-    names = [name for name, _ in modules("detector")]
+    names = [name for name, _ in modules("detector") if not name.startswith("groundwire.integrations.")]
     run = python(f"{WITHOUT_OPTIONAL}\nimport importlib\nfor name in {names}: importlib.import_module(name)")
     assert run.returncode == 0, run.stderr
+
+
+@pytest.mark.parametrize("name", ["chat_groundwire", "haystack", "langchain", "litellm", "llama_index"])
+def test_an_adapter_without_its_framework_says_what_to_install(name):
+    run = python(f"{WITHOUT_OPTIONAL}\nimport groundwire.integrations.{name}")
+    extra = re.search(r'MissingExtra: .+\n.*pip install "groundwire\[([\w-]+)\]"', run.stderr)
+    assert extra, run.stderr
+    assert extra[1] in PROJECT["optional-dependencies"]
 
 
 def test_the_absent_packages_are_really_absent_there():
@@ -200,7 +212,7 @@ def test_that_rule_sees(code):
 def test_every_module_has_a_test_that_imports_it():
     """tests/ mirrors the tree: a test of detector/batch/plan.py stands in tests/detector/batch/."""
     lacking = []
-    for name, path in modules("detector", "training"):
+    for name, path in modules(*FOLDERS):
         mirror = ROOT / "tests" / path.relative_to(ROOT).parent
         tests = list(mirror.glob("test_*.py"))
         in_a_process = re.compile(rf"import .*\b{re.escape(name)}\b(?!\.)")  # the code of a subprocess is a string
@@ -229,13 +241,33 @@ def test_no_file_names_a_machine_or_an_index():
     assert found == []
 
 
-def test_every_dependency_is_pinned_inside_its_range():
-    lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
-    pins = {name.lower(): version for name, _, version in (line.partition("==") for line in lines if "==" in line)}
-    extras = PROJECT["optional-dependencies"].values()
-    wanted = [Requirement(line) for group in (PROJECT["dependencies"], *extras) for line in group]
+def pins(name: str) -> dict[str, str]:
+    lines = (ROOT / name).read_text(encoding="utf-8").splitlines()
+    return {
+        canonicalize_name(package): version
+        for package, _, version in (line.partition("==") for line in lines if "==" in line)
+    }
+
+
+@pytest.mark.parametrize(
+    ("constraints", "extras"), [("constraints.txt", ("train", "server", "dev")), ("constraints-clients.txt", CLIENTS)]
+)
+def test_every_dependency_is_pinned_inside_its_range(constraints, extras):
+    known = pins(constraints)
+
+    def fits(need: Requirement) -> bool:
+        return need.specifier.contains(known.get(canonicalize_name(need.name), ""))
+
+    groups = (PROJECT["dependencies"], *(PROJECT["optional-dependencies"][extra] for extra in extras))
+    wanted = [Requirement(line) for group in groups for line in group]
     others = [need for need in wanted if need.name != PROJECT["name"]]
-    assert [str(need) for need in others if not need.specifier.contains(pins.get(need.name, ""))] == []
+    assert [
+        str(need) for need in others if not need.specifier.contains(known.get(canonicalize_name(need.name), ""))
+    ] == []
+
+
+def test_every_extra_is_tested_in_one_environment_or_the_other():
+    assert set(PROJECT["optional-dependencies"]) == {"train", "dev", *CLIENTS}
 
 
 @pytest.fixture
@@ -268,4 +300,12 @@ def test_make_refuses_an_old_python_and_says_what_to_do(clone, target):
 
 def test_make_alone_lists_its_targets(clone):
     run = make(clone)
-    assert [line.split()[0] for line in run.stdout.splitlines()] == ["demo", "test", "model", "lint", "clean", "help"]
+    assert [line.split()[0] for line in run.stdout.splitlines()] == [
+        "demo",
+        "test",
+        "test-clients",
+        "model",
+        "lint",
+        "clean",
+        "help",
+    ]
