@@ -25,12 +25,20 @@ COMMANDS = {
         "Fit score and thresholds to answers you have labelled.",
     ),
     "train": ("groundwire.training.commands", "train", "Train a dictionary or a detector for your model and data."),
+    "serve": ("groundwire.server.command", "serve", "Serve an OpenAI-compatible API whose answers carry verdicts."),
 }
 # Module that may be absent: (distribution, extra that brings it)
 EXTRAS = {
     "interpret": ("interpret-core", "train"),
     "sklearn": ("scikit-learn", "train"),
     "scipy": ("scipy", "train"),
+    "fastapi": ("fastapi", "server"),
+    "prometheus_client": ("prometheus-client", "server"),
+    "pydantic": ("pydantic", "server"),
+    "pydantic_core": ("pydantic", "server"),
+    "pydantic_settings": ("pydantic-settings", "server"),
+    "starlette": ("starlette", "server"),
+    "uvicorn": ("uvicorn", "server"),
 }
 
 

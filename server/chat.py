@@ -1,0 +1,25 @@
+"""POST /v1/chat/completions."""
+
+from __future__ import annotations
+
+import asyncio
+
+from fastapi import APIRouter, Request
+from starlette.responses import Response
+
+from groundwire.server.generating import respond
+from groundwire.server.passages import found_passages
+from groundwire.server.protocol_chat import ChatRequest
+from groundwire.server.render import ChatRenderer
+from groundwire.server.replies import ChatCompletion, ChatCompletionChunk
+from groundwire.server.schema import streaming
+
+router = APIRouter()
+
+
+@router.post("/v1/chat/completions", response_model=None, responses=streaming(ChatCompletion, ChatCompletionChunk))
+async def chat_completions(body: ChatRequest, request: Request) -> Response:
+    """Answer a conversation; every choice says whether it stays with the passages in it."""
+    # Looking for passages in megabytes of text takes a while.
+    found = await asyncio.to_thread(found_passages, body.conversation(), body.options.given())
+    return await respond(body, request, ChatRenderer, "chatcmpl", [found])

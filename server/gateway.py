@@ -1,0 +1,148 @@
+"""The generating API where an upstream answers in the place of the model: `upstream_url` is set."""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from collections.abc import Sequence
+from typing import Any
+from urllib.parse import quote
+
+from fastapi import APIRouter, Request
+from starlette.responses import JSONResponse, Response
+
+from groundwire.errors import InputError
+from groundwire.server.completions import prompt_passages
+from groundwire.server.disconnect import ClientGone, unless_gone
+from groundwire.server.errors import ApiError
+from groundwire.server.judge import Judge
+from groundwire.server.logs import CLOSED
+from groundwire.server.observer import marked
+from groundwire.server.passages import Found, found_passages
+from groundwire.server.passing import Passing
+from groundwire.server.permission import check_choices, rules_for
+from groundwire.server.policies import Rules
+from groundwire.server.protocol_gateway import (
+    Forwarded,
+    ForwardedChat,
+    ForwardedText,
+    outgoing,
+    readable,
+    with_passages,
+)
+from groundwire.server.relay import Order, Relay
+from groundwire.server.render import Show
+from groundwire.server.settings import Settings
+from groundwire.server.shapes import ChatShape, Shape, TextShape
+from groundwire.server.upstream import upstream_url
+
+router = APIRouter()
+
+# The upstream's own replies, which only it can describe.
+RESPONSES: dict[int | str, dict[str, Any]] = {
+    200: {
+        "description": "The upstream's reply with a verdict on each choice; in a stream, on its last chunk.",
+        "content": {
+            "application/json": {"schema": {"type": "object"}},
+            "text/event-stream": {"schema": {"type": "string"}},
+        },
+    }
+}
+
+_HALT = "the running score it needs is there only where the model of this server generates"
+
+
+@router.post("/v1/chat/completions", response_model=None, responses=RESPONSES)
+async def chat_completions(body: ForwardedChat, request: Request) -> Response:
+    """Have the upstream answer a conversation; every choice says whether it stays with the passages in it."""
+    given = await _given(request)
+    read = readable(body.messages)
+    found = await asyncio.to_thread(found_passages, read, body.options.given())
+    given["messages"] = with_passages(given["messages"], read, found.messages)
+    return await _respond(body, request, ChatShape(), given, [found])
+
+
+@router.post("/v1/completions", response_model=None, responses=RESPONSES)
+async def completions(body: ForwardedText, request: Request) -> Response:
+    """Have the upstream complete prompts; every choice says whether it stays with its prompt, or with the passages."""
+    given = await _given(request)
+    named = body.options.given()
+    found = [prompt_passages([{"role": "user", "content": prompt}], named) for prompt in body.prompt]
+    prompts = [one.messages[-1]["content"] for one in found]
+    if prompts != body.prompt:
+        given["prompt"] = prompts
+    return await _respond(body, request, TextShape(), given, found)
+
+
+@router.get("/v1/models", response_model=None)
+async def list_models(request: Request) -> Response:
+    """The upstream's models."""
+    return await _passed(request, "models")
+
+
+@router.get("/v1/models/{model:path}", response_model=None)
+async def get_model(model: str, request: Request) -> Response:
+    """One of them."""
+    if not model.isprintable() or any(part in ("", ".", "..") for part in model.split("/")):
+        raise ApiError(404, "There is no such model.", param="model", code="model_not_found")
+    return await _passed(request, f"models/{quote(model)}")
+
+
+def check_gateway(settings: Settings) -> None:
+    """Raise InputError on settings that no gateway can have."""
+    upstream_url(settings)
+    if settings.policy == "halt":
+        raise InputError("policy 'halt' with an upstream_url", expected="another policy", remedy=f"choose one: {_HALT}")
+
+
+async def _respond(
+    body: Forwarded, request: Request, shape: Shape, given: dict[str, Any], found: Sequence[Found]
+) -> Response:
+    """Answer from the upstream. Raises ApiError."""
+    state, options = request.app.state, body.options
+    check_choices(len(found) * body.choices, state.settings, "n" if len(found) == 1 or body.choices > 1 else "prompt")
+    rules, observe = rules_for(options, state.settings, state.detector), None
+    observing = rules is not None and state.observer is not None
+    if rules is not None and state.observer is not None:
+        observe = rules.threshold if state.observer.watches(request, options) else None
+        rules = None
+    if rules is not None:
+        _check_rules(rules, body, shape)
+    show = Show(options.top_terms, options.tokens, False, options.mirror, body.include_usage)
+    judge = Judge(state.loop, f"gw-{uuid.uuid4().hex}", found, body.choices)
+    relay = Relay(request, Order(shape, given, judge, rules, show, observe))
+    if not body.stream:
+        response = await relay.whole()
+    elif rules is not None and rules.held:
+        response = await relay.stream()
+    else:
+        response = await relay.stream(Passing(relay).events())
+    return marked(response) if observing else response
+
+
+def _check_rules(rules: Rules, body: Forwarded, shape: Shape) -> None:
+    """Raise ApiError on what cannot be done with answers of another model."""
+    if rules.policy == "halt":
+        raise _refused("policy", f"'halt' is not available: {_HALT}")
+    if rules.policy == "regenerate" and isinstance(shape, TextShape):
+        raise _refused("policy", "'regenerate' is a conversation: send it to /v1/chat/completions")
+    if body.options.running:
+        raise _refused("running", "there is none: it comes with the model's own tokens, and another model generates")
+
+
+def _refused(name: str, why: str) -> ApiError:
+    return ApiError(400, f"hallucination.{name}: {why}.", param=f"hallucination.{name}", code="unsupported_value")
+
+
+async def _given(request: Request) -> dict[str, Any]:
+    """The body as it came. Raises ApiError where it cannot be passed on."""
+    given = await request.json()
+    outgoing(given)
+    return given
+
+
+async def _passed(request: Request, path: str) -> Response:
+    try:
+        return JSONResponse(await unless_gone(request.receive, request.app.state.upstream.get(path)))
+    except ClientGone:
+        return Response(status_code=CLOSED)
