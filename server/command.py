@@ -16,6 +16,7 @@ from groundwire.server.settings import Settings, flag, has_flag, shown_default
 if TYPE_CHECKING:
     from fastapi import FastAPI
 
+KEEP_ALIVE = 75  # seconds; shorter than clients', and they write into connections that are just being closed
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 
@@ -83,6 +84,7 @@ def _run(settings: Settings, listener: socket.socket) -> None:
         access_log=False,
         server_header=False,
         ws="none",
+        timeout_keep_alive=KEEP_ALIVE,
         timeout_graceful_shutdown=max(1, round(settings.shutdown_seconds)),
     )
     try:

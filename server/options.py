@@ -32,6 +32,7 @@ class Options(Wire):
     enabled: bool = Field(default=True, description="false: no check, and the field is null in the response")
     passages: list[_GivenPassage] | None = Field(
         default=None,
+        max_length=1000,  # each is looked for in every message
         description="what the answer should stay with; else tool messages, else passages found in the user's text",
     )
     policy: PolicyName | None = Field(default=None, description="what to do with a flagged answer; else the operator's")
