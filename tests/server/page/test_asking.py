@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -9,7 +10,6 @@ from typing import Any
 import pytest
 
 from groundwire.engines.fake import fake_detector
-from groundwire.server.auth import hash_key
 from groundwire.server.settings import Settings
 
 QUESTION = "When did the bridge open?"
@@ -121,14 +121,20 @@ def test_the_answer_streams_in_coloured_and_escape_stops_it(opened, tab):
 
 
 def test_a_second_question_takes_over_from_the_first(opened, tab):
-    opened(detector=slow(UNFAITHFUL, 0.2))
+    server = opened(detector=slow(UNFAITHFUL, 0.2))
     tab.fill("#question", QUESTION)
     tab.press("Enter")
     tab.wait("document.querySelectorAll('.word').length > 0")
-    tab.click("#check")
+    tab.fill("#question", "Another")
+    tab.press("Enter")
+    tab.wait("document.querySelectorAll('.word').length > 0")
+    assert tab.text("#status") == "Answering …"
+    assert tab.text("#stop") == "Stop"
+    assert server.app.state.loop.active == 1
     tab.wait(DONE)
-    time.sleep(1)  # the first would have come to its end
-    assert "Karl Lindqvist" in tab.text("#shown .text")
+    assert tab.text("#shown .text").startswith(
+        "Answer the question using"
+    )  # how the fake answers what it does not know
     assert tab.text("#error") is None
 
 
@@ -141,13 +147,6 @@ def test_offsets_are_right_behind_emoji(asked, tab):
     assert "".join(tab.texts(".text :is(.word, .gap)")) == answer
     assert any(word.strip() == "👩‍🚀" for word in words)  # four tokens, one character
     assert any(word.strip() == "🇳🇴" for word in words)
-
-
-def test_text_never_becomes_markup(asked, tab):
-    answer = "The bridge <img src=x onerror=alert(1)> opened in <b>Tokyo</b>."
-    asked(answer, passage="<script>alert(2)</script> The bridge opened in 1931.")
-    assert tab.text("#shown .text") == answer
-    assert tab.js("document.querySelector('#result img, #result script, #shown b')") is None
 
 
 @pytest.mark.parametrize(
@@ -184,6 +183,24 @@ def test_errors_are_shown_as_the_api_says_them(opened, tab):
     assert tab.js("document.querySelector('#error').getAttribute('role')") == "alert"
 
 
+def test_an_error_in_the_middle_of_an_answer_is_shown(opened, tab):
+    detector = fake_detector({QUESTION: UNFAITHFUL})
+    stream = detector.engine.stream
+
+    def broken(*given: Any) -> Iterator[Any]:
+        yield from itertools.islice(stream(*given), 3)
+        raise RuntimeError
+
+    detector.engine.stream = broken
+    opened(detector=detector)
+    tab.fill("#question", QUESTION)
+    tab.press("Enter")
+    tab.wait(DONE)
+    assert tab.text("#error") == "The model failed while it generated. Try again. (engine_failed)"
+    assert tab.text("#shown .text").startswith("The bridge")
+    assert tab.text("#verdict") == ""
+
+
 def test_a_server_that_is_gone_is_said_to_be(opened, tab):
     server = opened(detector=slow("a bridge " * 200))
     tab.fill("#question", QUESTION)
@@ -193,25 +210,6 @@ def test_a_server_that_is_gone_is_said_to_be(opened, tab):
     tab.wait(DONE)
     assert tab.text("#error")
     assert tab.text("#verdict") == ""
-
-
-def test_the_key_is_asked_for_and_goes_nowhere_else(asked, opened, tab):
-    opened(settings=Settings(api_keys=(hash_key("secret-key"),)), detector=fake_detector())
-    tab.click("#ask")
-    tab.wait(DONE)
-    assert "API key" in tab.text("#error")
-    tab.click("#key")
-    tab.write("secret-key")
-    tab.press("Enter")
-    tab.wait("document.querySelector('#verdict .score')")
-    assert "GROUNDWIRE_API_KEY" in tab.text("#curl")
-    assert "secret-key" not in tab.js("document.documentElement.outerHTML")
-    assert tab.js("[localStorage.length, sessionStorage.length, document.cookie]") == [0, 0, ""]
-
-
-def test_no_key_is_asked_for_where_none_is_needed(opened, tab):
-    opened()
-    assert tab.text("#key-field") is None
 
 
 def test_a_question_is_needed(opened, tab):
@@ -227,11 +225,3 @@ def test_an_answer_is_halted(asked, tab):
     assert tab.text("#verdict .action").startswith("The answer was stopped")
     assert tab.text("#shown .text").startswith("In Tokyo")
     assert not tab.text("#shown .text").endswith("of it.")
-
-
-def test_the_browser_itself_keeps_text_from_becoming_markup(opened, tab):
-    opened()
-    with pytest.raises(RuntimeError, match="TrustedHTML"):
-        tab.js("document.body.innerHTML = '<img src=x onerror=alert(1)>'")
-    assert any("TrustedHTML" in one for one in tab.complaints())
-    tab.browser.events.clear()

@@ -105,6 +105,8 @@ def test_pointing_at_a_word_says_why(checked, tab):
     tab.point("#shown .word")
     assert tab.text("#card").startswith("“The” score 0.")
     assert "Part" not in tab.text("#card")
+    left = "document.querySelector('{}').getBoundingClientRect().left"
+    assert tab.js(left.format("#card")) == pytest.approx(tab.js(left.format("#shown .word")), abs=2)
 
 
 def test_evidence_names_its_passage(opened, tab):
@@ -186,7 +188,11 @@ def test_everything_has_a_name(checked, tab):
 def test_narrow_screens_do_not_scroll_sideways(checked, tab, width):
     tab.resize(width, 800)
     assert tab.js("document.documentElement.scrollWidth") <= width
-    tab.click("mark .word")
+    tab.js(
+        "[...document.querySelectorAll('.word')]"
+        ".reduce((a, b) => (b.getBoundingClientRect().right > a.getBoundingClientRect().right ? b : a)).id = 'far'"
+    )
+    tab.click("#far")
     place = tab.js("(({ left, right }) => [left, right])(document.querySelector('#card').getBoundingClientRect())")
     assert place[0] >= 0
     assert place[1] <= width
