@@ -186,6 +186,9 @@ class Scorer:
             )
         if not len(features):
             return state
+        if len(features) == 1 or (len(features) <= _PIECE and len(slots.unique()) == len(slots)):
+            self._fold_step(state, features, slots)
+            return state
         state.finite[slots[~features.isfinite().all(1)]] = False
         for part, numbers in zip(features.split(_PIECE), slots.split(_PIECE), strict=True):
             piece = _Piece.of(numbers)
@@ -196,6 +199,32 @@ class Scorer:
                 self._fold_window(state, part, piece)
             state.count[piece.used] += piece.lengths
         return state
+
+    def _fold_step(self, state: State, features: Tensor, slots: Int[Tensor, " rows"]) -> None:
+        """At most one row of each response, as a decoding step brings them: the same sums in the same order, sooner."""
+        state.finite[slots] &= features.isfinite().all(1)
+        state.feature_total[slots] += features
+        if self.pooling.kind == "max":
+            _fold_maximum(state, features, _Piece.of(slots))
+        else:
+            contributions, width = self.shapes(features).contiguous(), self.pooling.window
+            sums = contributions.sum(1)
+            state.total[slots] += contributions
+            # The window moves on by one row; its sum is taken from the oldest row on, as over many rows.
+            recent = torch.cat([state.recent[slots, 1:], contributions[:, None]], 1)
+            recent_sums = torch.cat([state.recent_sums[slots, 1:], sums[:, None]], 1)
+            window = recent_sums[:, 0]
+            for k in range(1, width):
+                window = window + recent_sums[:, k]
+            better = (state.count[slots] >= width - 1) & (window > state.best_logit[slots])
+            if bool(better.any()):
+                chosen = slots[better]
+                state.best_logit[chosen], state.best_end[chosen] = window[better], state.count[chosen]
+                state.best[chosen] = recent[better]
+            state.recent[slots], state.recent_sums[slots] = recent, recent_sums
+            for i, slot in enumerate(slots.tolist()):
+                state.token_sums[slot].append(sums[i : i + 1])
+        state.count[slots] += 1
 
     def _fold_window(self, state: State, features: Tensor, piece: _Piece) -> None:
         # Contiguous, because a sum adds in another order over a transposed view, which `shapes` gives for many rows.

@@ -14,7 +14,19 @@ from fastapi import FastAPI
 
 from groundwire import __version__
 from groundwire.detector import DEFAULT_TARGET, Detector
-from groundwire.server import chat, completions, detect, errors, gateway, health, metrics, models, pages, schema
+from groundwire.server import (
+    chat,
+    completions,
+    detect,
+    errors,
+    gateway,
+    health,
+    metrics,
+    models,
+    pages,
+    schema,
+    tracing,
+)
 from groundwire.server.auth import Auth, Keys
 from groundwire.server.engine_loop import EngineLoop
 from groundwire.server.gateway import check_gateway
@@ -58,11 +70,13 @@ def create_app(settings: Settings, detector: Detector | None = None) -> FastAPI:
         docs_url=None,  # these pages would load scripts from elsewhere
         redoc_url=None,
         redirect_slashes=False,
+        telemetry=tracing.NATIVE,
         lifespan=_lifespan,
         responses={"4XX": {"model": errors.ErrorBody}, "5XX": {"model": errors.ErrorBody}},
     )
     state = app.state
     state.settings, state.detector, state.metrics = settings, detector, metrics.Metrics()
+    state.tracing = tracing.Tracing()
     state.loop = state.verdict_log = state.upstream = state.observer = None
     state.stopping, state.started = False, int(time.time())
     for router in (GATEWAY if settings.upstream_url else ENGINE) + ROUTERS:
@@ -76,7 +90,7 @@ def create_app(settings: Settings, detector: Detector | None = None) -> FastAPI:
         body_timeout=settings.body_timeout,
         timeout=settings.request_timeout,
     )
-    app.add_middleware(RequestLog, metrics=state.metrics)  # the last one added is the outermost
+    app.add_middleware(RequestLog, metrics=state.metrics, tracing=state.tracing)  # the last one added is the outermost
     return app
 
 
@@ -106,6 +120,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
             await state.upstream.close()
         if state.verdict_log is not None:
             await asyncio.to_thread(state.verdict_log.close)
+        await asyncio.to_thread(state.tracing.flush)
 
 
 def _verdict_log(app: FastAPI) -> VerdictLog | None:

@@ -72,10 +72,12 @@ class _Server(uvicorn.Server):
 
 
 def _run(settings: Settings, listener: socket.socket) -> None:
+    from groundwire.server import tracing
     from groundwire.server.app import create_app, load_detector
     from groundwire.server.logs import configure
 
     configure(settings.log_level)
+    tracing.configure()
     app = create_app(settings)  # first: what is wrong with the settings shows before the model is loaded
     app.state.detector = load_detector(settings)
     config = uvicorn.Config(
@@ -101,7 +103,9 @@ def _greeting(app: FastAPI, settings: Settings, listener: socket.socket) -> str:
     url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
     open_to_all = not (settings.api_keys or settings.api_keys_file) and host not in LOOPBACK
     warning = "\nNo API keys: whoever reaches this address can use it." if open_to_all else ""
-    return f"Groundwire serves {served_name(settings, app.state.detector)} at {url}/v1{warning}"
+    name = served_name(settings, app.state.detector)
+    what = f"passes on {settings.upstream_url}, judged by {name}," if settings.upstream_url else f"serves {name}"
+    return f"Groundwire {what} at {url}/v1{warning}"
 
 
 def _listen(host: str, port: int) -> socket.socket:

@@ -21,6 +21,7 @@ from groundwire.server.errors import ApiError
 from groundwire.server.judgement import Judgement
 from groundwire.server.logs import CLOSED, note, request_id
 from groundwire.server.models import served_name
+from groundwire.server.recording import record
 from groundwire.server.verdict_log import Entry
 from groundwire.server.wire import Wire
 from groundwire.types import Detection, Example, Reason, Verdict
@@ -132,10 +133,7 @@ def _read(row: Any, name: str, detector: Detector) -> Example | Detection:
 
 
 def _record(request: Request, place: int, verdict: Verdict, example: Example | None) -> None:
-    """Count a verdict, and log it where there is a log."""
     state = request.app.state
-    state.metrics.verdict(verdict, "detect")
-    if state.verdict_log is not None:
-        name, model = f"{request_id(request)}-{place}", served_name(state.settings, state.detector)
-        messages, response = (example.messages, example.response) if example else ((), None)
-        state.verdict_log.write(Entry(name, "detect", verdict, model, messages, response))
+    name, model = f"{request_id(request)}-{place}", served_name(state.settings, state.detector)
+    messages, response = (example.messages, example.response) if example else ((), None)
+    record(state, Entry(name, "detect", verdict, model, messages, response))

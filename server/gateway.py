@@ -29,6 +29,7 @@ from groundwire.server.protocol_gateway import (
     outgoing,
     readable,
     with_passages,
+    without_ours,
 )
 from groundwire.server.relay import Order, Relay
 from groundwire.server.render import Show
@@ -58,7 +59,7 @@ async def chat_completions(body: ForwardedChat, request: Request) -> Response:
     given = await _given(request)
     read = readable(body.messages)
     found = await asyncio.to_thread(found_passages, read, body.options.given())
-    given["messages"] = with_passages(given["messages"], read, found.messages)
+    given["messages"] = with_passages([without_ours(m) for m in given["messages"]], read, found.messages)
     return await _respond(body, request, ChatShape(), given, [found])
 
 

@@ -36,9 +36,7 @@ class Limits:
             await send(message)
 
         try:
-            if (
-                stated and "transfer-encoding" in headers
-            ):  # where the body ends is said twice: some proxy believes the other
+            if stated and "transfer-encoding" in headers:  # a proxy may see the body end elsewhere
                 twice = "Send Content-Length or Transfer-Encoding, not both."
                 raise ApiError(400, twice, code="invalid_value", headers={"connection": "close"})
             if stated.isdecimal() and int(stated) > self.max_body_bytes:

@@ -22,6 +22,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from groundwire.server.errors import ApiError, api_error, clean
 from groundwire.server.metrics import Metrics
+from groundwire.server.tracing import Tracing
 
 logger = logging.getLogger("groundwire.server")
 
@@ -76,8 +77,8 @@ def note(request: Request, **fields: Any) -> None:
 class RequestLog:
     """Outermost ASGI layer: names the request, times it, counts it, logs it, and answers what nobody caught."""
 
-    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
-        self.app, self.metrics = app, metrics
+    def __init__(self, app: ASGIApp, metrics: Metrics, tracing: Tracing) -> None:
+        self.app, self.metrics, self.tracing = app, metrics, tracing
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -86,7 +87,10 @@ class RequestLog:
         given = Headers(scope=scope).get("x-request-id", "")
         name = given if REQUEST_ID.fullmatch(given) else f"req_{uuid.uuid4().hex}"
         scope[STATE] = {"request_id": name, "notes": {}}
-        reply = _Reply(send, name)
+        with self.tracing.request(scope, Headers(scope=scope)) as traced:
+            await self._answer(scope, receive, _Reply(send, name), name, traced)
+
+    async def _answer(self, scope: Scope, receive: Receive, reply: _Reply, name: str, traced: dict[str, Any]) -> None:
         start = perf_counter()
         try:
             await self.app(scope, receive, reply.send)
@@ -98,6 +102,7 @@ class RequestLog:
                 logger.error("exception", extra={"fields": {"request_id": name, **described(error)}})
             await reply.fail(api_error(error))
         finally:
+            traced.update(status=reply.status or CLOSED, notes=scope[STATE]["notes"])
             self._log(scope, name, reply, perf_counter() - start)
 
     def _log(self, scope: Scope, name: str, reply: _Reply, seconds: float) -> None:

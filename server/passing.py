@@ -6,7 +6,7 @@ Chunks of other choices overtake a chunk that waits. What concerns all choices, 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from time import perf_counter
@@ -16,7 +16,6 @@ from groundwire.server.errors import ApiError
 from groundwire.server.judge import characters
 from groundwire.server.relay import Relay, Ruled, event
 from groundwire.server.render import END
-from groundwire.server.render import field as shown
 from groundwire.server.shapes import Said, choices_of
 from groundwire.server.upstream import TRUNCATED
 
@@ -138,7 +137,7 @@ class Passing:
         choices = []
         for choice in choices_of(chunk):
             one = ends.get(self._order.shape.said(choice).index)
-            choices.append(self._with_field(choice, one) if one else choice)
+            choices.append(self._relay.with_field(choice, one.done) if one else choice)
         return event({**chunk, "choices": choices})
 
     async def _ends(self, failure: ApiError | None) -> list[bytes]:
@@ -152,7 +151,7 @@ class Passing:
         if open_:
             ruled = await self._judge(open_) if failure is None else self._broken(open_)
             self._ruled += ruled
-            choices = [self._with_field(self._order.shape.last(r.done.index, None), r) for r in ruled]
+            choices = [self._relay.with_field(self._order.shape.last(r.done.index, None), r.done) for r in ruled]
             out.append(event({**self._last, "choices": choices}))
         return [*out, END if failure is None else event(failure.to_dict())]
 
@@ -165,10 +164,6 @@ class Passing:
     def _drained(self) -> list[Chunk]:
         after, self._after = self._after, []
         return after
-
-    def _with_field(self, choice: Mapping[str, Any], one: Ruled) -> dict[str, Any]:
-        show = self._order.show
-        return self._order.shape.with_field(choice, shown(one.done, show), mirror=show.mirror)
 
 
 async def _next(chunks: AsyncGenerator[Chunk]) -> Chunk | None:

@@ -16,6 +16,7 @@ from groundwire.types import Message
 
 ROLES = {"developer": "system", "function": "tool"}
 OWN = "hallucination"  # the one field that is not the upstream's
+MIRROR = "provider_specific_fields"
 
 
 class Forwarded(BaseModel):
@@ -67,6 +68,15 @@ def outgoing(given: Mapping[str, Any], **changes: Any) -> bytes:
         return json.dumps(body, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
     except (ValueError, RecursionError):  # UnicodeEncodeError, a half surrogate pair, is a ValueError
         raise ApiError(400, "The body of the request holds what JSON in UTF-8 cannot.", code="invalid_json") from None
+
+
+def without_ours(message: Mapping[str, Any]) -> dict[str, Any]:
+    """A message that may be an answer of ours sent back, without what we added to it."""
+    kept = {name: value for name, value in message.items() if name not in (OWN, MIRROR)}
+    mirror = message.get(MIRROR)
+    if isinstance(mirror, dict):
+        mirror = {name: value for name, value in mirror.items() if name != OWN}
+    return {**kept, MIRROR: mirror} if mirror else kept
 
 
 def readable(messages: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:

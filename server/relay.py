@@ -18,13 +18,14 @@ from groundwire.server.disconnect import ClientGone, EventStream, unless_gone
 from groundwire.server.errors import ApiError, clean
 from groundwire.server.events import Attempt, Done
 from groundwire.server.judge import Judge, characters, foreign
-from groundwire.server.logs import CLOSED, note
+from groundwire.server.logs import CLOSED, note, request_id
 from groundwire.server.observer import Observation
 from groundwire.server.policies import FinishReason, Rules, better, rule, try_again
 from groundwire.server.protocol_gateway import outgoing
 from groundwire.server.recording import record
 from groundwire.server.render import END, Show, field, headers
 from groundwire.server.shapes import Said, Shape, choices_of
+from groundwire.server.upstream import malformed
 from groundwire.server.verdict_log import Entry
 from groundwire.types import Detection, Verdict
 
@@ -63,7 +64,7 @@ class Relay:
 
     def __init__(self, request: Request, order: Order) -> None:
         self.request, self.order, self.state = request, order, request.app.state
-        self.name = order.judge.name
+        self.name = request_id(request)
 
     async def whole(self) -> Response:
         """The response in one piece. Raises ApiError."""
@@ -99,17 +100,25 @@ class Relay:
         done = Done(said.index, outcome.text, outcome.finish_reason, outcome.verdict, said.text)
         return Ruled(choice, said, replace(done, redactions=outcome.redactions), detection)
 
+    def with_field(self, choice: Mapping[str, Any], done: Done) -> dict[str, Any]:
+        """A choice with its verdict."""
+        show = self.order.show
+        return self.order.shape.with_field(choice, field(done, show), mirror=show.mirror)
+
     def record(self, reply: Mapping[str, Any], ruled: Sequence[Ruled]) -> None:
-        """Count and log what was answered; have it observed where that is due. `reply` has model and usage."""
+        """Count and log what was answered; have it observed where that is due. `reply` has id, model and usage."""
         usage = reply.get("usage")
         prompt, completion = (_count(usage, name) for name in COUNTS[:2])
         self.state.metrics.tokens(prompt=prompt, completion=completion)
         flagged = sum(bool(one.done.verdict and one.done.verdict.flagged) for one in ruled)
         note(self.request, prompt_tokens=prompt, completion_tokens=completion, flagged=flagged)
         model = reply.get("model") or self.order.given["model"]
-        judge, model = self.order.judge, clean(model) if isinstance(model, str) else ""
+        model = clean(model) if isinstance(model, str) else ""
+        judge, name = self.order.judge, reply.get("id")
+        name = clean(name) if isinstance(name, str) and name else judge.name
         for one in ruled:
-            example, verdict, threshold = judge.example(one.said), one.done.verdict, self.order.observe
+            example = replace(judge.example(one.said), id=f"{name}-{one.said.index}")  # the id that the client saw
+            verdict, threshold = one.done.verdict, self.order.observe
             if verdict is not None:
                 about = (example.id, SOURCE, verdict, model)
                 record(self.state, Entry(*about, messages=example.messages, response=one.done.answer))
@@ -152,10 +161,11 @@ class Relay:
         try:
             reply = await self.state.upstream.ask(order.shape.path, outgoing(order.given, **changes), self.name)
             usage, choices = reply.get("usage"), choices_of(reply)[:1]
+            if not choices:
+                raise malformed("it has no choices")
             (second,) = await self._judged([{**choice, "index": index} for choice in choices])
-        except (ApiError, ValueError) as error:
-            why = error.message if isinstance(error, ApiError) else "the upstream gave no choice"
-            lost = foreign(order.judge.loop.detector.not_checked("capture_failed", why))
+        except ApiError as error:
+            lost = foreign(order.judge.loop.detector.not_checked("capture_failed", error.message))
             second = self.rule({}, Said(index, ""), lost)
         kept = second if better(_verdict(first), _verdict(second)) else first
         attempts = tuple(Attempt(one.said.text, _verdict(one), one is kept) for one in (first, second))
@@ -164,10 +174,12 @@ class Relay:
 
     def _final(self, one: Ruled) -> dict[str, Any]:
         """A choice as the client gets it, whole."""
-        shape, done = self.order.shape, one.done
-        choice = one.choice if done.text == one.said.text else shape.reworded(one.choice, done.text)
-        choice = {**choice, "finish_reason": _finish_value(one)}
-        return shape.with_field(choice, field(done, self.order.show), mirror=self.order.show.mirror)
+        return self.with_field({**self._worded(one), "finish_reason": _finish_value(one)}, one.done)
+
+    def _worded(self, one: Ruled) -> Mapping[str, Any]:
+        """The upstream's choice, unless the rules gave it other words: then nothing else of it is left."""
+        own = one.done.text == one.said.text
+        return one.choice if own else self.order.shape.reworded(one.choice, one.done.text)
 
     async def _held(self) -> AsyncGenerator[bytes]:
         """The events of a stream whose answers have all been ruled upon before it begins."""
@@ -179,11 +191,8 @@ class Relay:
         envelope["object"] = shape.chunk_object
         nothing = {"usage": None} if show.usage else {}
         for one in ruled:
-            done = one.done
-            choice = one.choice if done.text == one.said.text else shape.reworded(one.choice, done.text)
-            last = shape.last(done.index, _finish_value(one))
-            last = shape.with_field(last, field(done, show), mirror=show.mirror)
-            for part in (shape.chunk(choice), last):
+            last = self.with_field(shape.last(one.done.index, _finish_value(one)), one.done)
+            for part in (shape.chunk(self._worded(one)), last):
                 yield event({**envelope, "choices": [part], **nothing})
         if show.usage:
             yield event({**envelope, "choices": [], "usage": reply.get("usage")})

@@ -48,6 +48,11 @@ class Renderer(ABC):
     @abstractmethod
     def chunk_object(self) -> str: ...
 
+    @property
+    @abstractmethod
+    def operation(self) -> str:
+        """OpenTelemetry's name of what is done."""
+
     @abstractmethod
     def whole_choice(self, done: Done) -> dict[str, Any]:
         """A choice of a response that is not streamed, less index and finish reason."""
@@ -96,6 +101,7 @@ class ChatRenderer(Renderer):
 
     object = "chat.completion"
     chunk_object = "chat.completion.chunk"
+    operation = "chat"
 
     def whole_choice(self, done: Done) -> dict[str, Any]:
         message = {"role": "assistant", "content": done.text, "refusal": None}
@@ -127,6 +133,7 @@ class TextRenderer(Renderer):
 
     object = "text_completion"
     chunk_object = "text_completion"
+    operation = "text_completion"
 
     def whole_choice(self, done: Done) -> dict[str, Any]:
         logprobs = self._logprobs(done.logprobs)

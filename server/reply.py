@@ -16,6 +16,7 @@ from groundwire.server.errors import ApiError, api_error
 from groundwire.server.events import Delta, Done, Event, Usage
 from groundwire.server.logs import note
 from groundwire.server.render import END, Renderer, headers, sse
+from groundwire.server.tracing import Generated
 from groundwire.server.verdict_log import Entry
 from groundwire.types import Message
 
@@ -58,7 +59,7 @@ class Reply:
         self._request, self._answers, self._renderer = request, answers, renderer
         self._asked, self._per_prompt, self._source = asked, per_prompt, source
         self._state = request.app.state
-        self._start = perf_counter()
+        self._start, self._queued = perf_counter(), 0.0
 
     async def whole(self) -> Response:
         """The response in one piece. Raises ApiError and InputError."""
@@ -84,15 +85,19 @@ class Reply:
         return EventStream(self._events(include_usage=include_usage), self._answers.close)
 
     async def _collect(self) -> list[Done]:
-        self._state.metrics.stage("queue", await self._answers.joined())
+        await self._joined()
         async with aclosing(self._answers.events()) as events:
             choices = [event async for event in events if isinstance(event, Done)]
         return sorted(choices, key=lambda done: done.index)
 
+    async def _joined(self) -> None:
+        self._queued = await self._answers.joined()
+        self._state.metrics.stage("queue", self._queued)
+
     async def _events(self, *, include_usage: bool) -> AsyncGenerator[bytes]:
         choices: list[Done] = []
         first = True
-        self._state.metrics.stage("queue", await self._answers.joined())
+        await self._joined()
         try:
             async with aclosing(self._answers.events()) as events:
                 async for event in events:
@@ -125,6 +130,19 @@ class Reply:
             prompt_tokens=usage.prompt_tokens,
             completion_tokens=usage.completion_tokens,
             flagged=sum(bool(done.verdict and done.verdict.flagged) for done in choices),
+        )
+        state.tracing.generated(
+            Generated(
+                self._renderer.id,
+                self._renderer.operation,
+                self._renderer.model,
+                self._queued,
+                perf_counter() - self._start - self._queued,
+                usage.prompt_tokens,
+                usage.completion_tokens,
+                [done.finish_reason for done in choices],
+                [(done.index, done.verdict) for done in choices if done.verdict is not None],
+            )
         )
         for done in choices:
             if done.verdict is None:

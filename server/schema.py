@@ -129,8 +129,17 @@ def _limit(components: dict[str, Any], app: FastAPI) -> None:
         fields["n"]["anyOf"][0]["maximum"] = settings.max_choices
         if settings.upstream_url is None:
             fields["model"]["enum"] = [served_name(settings, app.state.detector)]
+    for name in components.keys() & {"CompletionRequest", "ForwardedText"}:
+        components[name]["allOf"] = [*components[name].get("allOf", ()), _product(settings.max_choices)]
     targets = [name for name, score in app.state.detector.artifact.thresholds.items() if score < 1]
     components["Options"]["properties"]["target"]["anyOf"][0]["enum"] = targets
+
+
+def _product(most: int) -> dict[str, Any]:
+    """Every prompt has `n` answers, of which a request may have `most` in all."""
+    prompts = {most // count: count for count in range(1, most + 1)}
+    pairs = [{"prompt": {"maxItems": count}, "n": {"maximum": n}} for n, count in prompts.items()]
+    return {"anyOf": [{"properties": pair} for pair in pairs]}
 
 
 def _errors(path: str, *, closed: bool, body: bool) -> dict[str, Any]:

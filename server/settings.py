@@ -71,7 +71,9 @@ class Settings(BaseSettings):
     )
     api_keys_file: Path | None = Field(None, description="File of such hashes, one per line; `# name` may follow.")
     metrics_open: bool = Field(False, description="/metrics needs no key.")
-    upstream_url: str | None = Field(None, description="OpenAI-compatible API that generates instead of the model.")
+    upstream_url: str | None = Field(
+        None, description="Base URL of an API that answers instead, such as https://api.openai.com/v1."
+    )
     upstream_key: SecretStr | None = Field(None, description="API key for it. No flag: others could read it.")
     upstream_timeout: Seconds = Field(120, description="Seconds to wait for its next byte.")
     verdict_log: Path | None = Field(None, description="JSONL file for all verdicts; `groundwire report` reads it.")

@@ -31,10 +31,6 @@ class Shape(ABC):
     chunk_object: str
 
     @abstractmethod
-    def body(self, choice: Mapping[str, Any]) -> Mapping[str, Any]:
-        """The part of a choice, or of a chunk's, that holds the answer. Raises ApiError where there is none."""
-
-    @abstractmethod
     def said(self, choice: Mapping[str, Any], place: int = 0) -> Said:
         """What a choice says; without an index of its own it has that of its place. Raises ApiError."""
 
@@ -66,11 +62,8 @@ class ChatShape(Shape):
     path = "chat/completions"
     chunk_object = "chat.completion.chunk"
 
-    def body(self, choice: Mapping[str, Any]) -> Mapping[str, Any]:
-        return _mapping(choice.get("delta" if "delta" in choice else "message") or {})
-
     def said(self, choice: Mapping[str, Any], place: int = 0) -> Said:
-        message, reason = self.body(choice), _reason(choice)
+        message, reason = _message(choice), _reason(choice)
         calls = any(message.get(name) for name in CALLS) or reason in CALLS
         return Said(_index(choice, place), joined(message.get("content")), calls, reason)
 
@@ -79,7 +72,7 @@ class ChatShape(Shape):
         return {"index": choice.get("index", 0), "message": message, "logprobs": None}
 
     def chunk(self, choice: Mapping[str, Any]) -> dict[str, Any]:
-        delta = dict(self.body(choice))
+        delta = dict(_message(choice))
         calls = delta.get("tool_calls")
         if isinstance(calls, list):
             delta["tool_calls"] = [{**_mapping(call), "index": i} for i, call in enumerate(calls)]
@@ -91,7 +84,7 @@ class ChatShape(Shape):
 
     def mirrored(self, choice: dict[str, Any], value: dict[str, Any]) -> dict[str, Any]:
         name = "delta" if "delta" in choice else "message"
-        return {**choice, name: _mirrored(self.body(choice), value)}
+        return {**choice, name: _mirrored(_message(choice), value)}
 
 
 class TextShape(Shape):
@@ -99,9 +92,6 @@ class TextShape(Shape):
 
     path = "completions"
     chunk_object = "text_completion"
-
-    def body(self, choice: Mapping[str, Any]) -> Mapping[str, Any]:
-        return choice
 
     def said(self, choice: Mapping[str, Any], place: int = 0) -> Said:
         return Said(_index(choice, place), joined(choice.get("text")), False, _reason(choice))
@@ -125,6 +115,11 @@ def choices_of(reply: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     if not isinstance(found, list):
         raise malformed("it has no choices")
     return [_mapping(choice) for choice in found]
+
+
+def _message(choice: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The part of a chat's choice, or of a chunk's, that holds the answer."""
+    return _mapping(choice.get("delta" if "delta" in choice else "message") or {})
 
 
 def _mirrored(part: Mapping[str, Any], value: Mapping[str, Any]) -> dict[str, Any]:

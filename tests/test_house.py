@@ -250,7 +250,8 @@ def pins(name: str) -> dict[str, str]:
 
 
 @pytest.mark.parametrize(
-    ("constraints", "extras"), [("constraints.txt", ("train", "server", "dev")), ("constraints-clients.txt", CLIENTS)]
+    ("constraints", "extras"),
+    [("constraints.txt", ("train", "server", "otel", "dev")), ("constraints-clients.txt", CLIENTS)],
 )
 def test_every_dependency_is_pinned_inside_its_range(constraints, extras):
     known = pins(constraints)
@@ -267,7 +268,7 @@ def test_every_dependency_is_pinned_inside_its_range(constraints, extras):
 
 
 def test_every_extra_is_tested_in_one_environment_or_the_other():
-    assert set(PROJECT["optional-dependencies"]) == {"train", "dev", *CLIENTS}
+    assert set(PROJECT["optional-dependencies"]) == {"train", "dev", "otel", *CLIENTS}
 
 
 @pytest.fixture

@@ -65,9 +65,13 @@ class Batch:
         self.mask = (torch.arange(width, device=device) >= width - lengths).long()
         self.positions = (self.mask.cumsum(-1) - 1).clamp_min(0)
 
-    def forward(self) -> tuple[Float[Tensor, "batch d"], Float[Tensor, "batch vocabulary"]]:
-        """One pass; the last token's residual row and logits of every request."""
+    def forward(self, *, stop: bool = False) -> tuple[Float[Tensor, "batch d"], Float[Tensor, "batch vocabulary"]]:
+        """One pass; the last token's residual row and logits of every request.
+
+        stop: the pass ends at the hookpoint: there are no logits, and no pass may follow.
+        """
         rows, output = self._forward(
+            stop=stop,
             input_ids=self.ids,
             attention_mask=self.mask,
             position_ids=self.positions,
@@ -75,7 +79,8 @@ class Batch:
             use_cache=True,
             logits_to_keep=1,
         )
-        return rows[:, -1], output.logits[:, -1].float()
+        logits = rows.new_zeros(len(rows), 0) if output is None else output.logits[:, -1].float()
+        return rows[:, -1], logits
 
     def feed(self, ids: list[int]) -> None:
         """Set the next input of every request."""

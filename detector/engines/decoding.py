@@ -12,6 +12,8 @@ from torch import Tensor
 
 from groundwire.types import Sampling, Token
 
+NUCLEUS = 1024  # tokens in which a nucleus is looked for before the whole vocabulary is sorted
+
 
 def sample(logits: Float[Tensor, " vocabulary"], sampling: Sampling, generator: torch.Generator | None) -> int:
     """One token id: the largest logit at temperature 0, else drawn from the nucleus of mass `top_p`.
@@ -22,10 +24,15 @@ def sample(logits: Float[Tensor, " vocabulary"], sampling: Sampling, generator: 
         return int(logits.argmax())
     probabilities = torch.softmax(logits.double() / sampling.temperature, dim=-1)
     if sampling.top_p < 1:
-        ordered, indices = probabilities.sort(descending=True)
+        ordered, indices = probabilities.topk(min(NUCLEUS, len(logits)))
+        if float(ordered.sum()) < sampling.top_p:
+            ordered, indices = probabilities.sort(descending=True)
         ordered[1:][ordered.cumsum(0)[:-1] >= sampling.top_p] = 0  # the first token always stays
         probabilities = torch.zeros_like(probabilities).scatter(0, indices, ordered)
-    return int(torch.multinomial(probabilities, 1, generator=generator))
+    # One random number and a search: torch.multinomial draws a number for every entry of the vocabulary.
+    cumulated = probabilities.cumsum(0)
+    drawn = 1 - torch.rand((), dtype=cumulated.dtype, device=logits.device, generator=generator)  # never 0
+    return min(int(torch.searchsorted(cumulated, drawn * cumulated[-1])), len(logits) - 1)
 
 
 def log_probability(

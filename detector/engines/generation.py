@@ -76,11 +76,12 @@ class Generation:
         self._join()
         return [(answer.request.id, step) for answer, step in zip(answers, steps, strict=True)]
 
-    def _forward(self, answers: Sequence[Answer]) -> Tensor:
-        """One pass; logits `[answers, vocabulary]`. Features of the tokens that were inputs wait in their answers."""
+    def _forward(self, answers: Sequence[Answer]) -> list[Tensor]:
+        """One pass; logits `[vocabulary]` of each. Features of the tokens that were inputs wait in their answers."""
         start = perf_counter()
-        passes = [batch.forward() for batch, _ in self._under_way]
-        rows, logits = (torch.cat(parts) for parts in zip(*passes, strict=True))
+        # Where all of a batch only want their last token's row, the pass need not go on from there.
+        passes = [batch.forward(stop=all(a.closing for a in members)) for batch, members in self._under_way]
+        rows, logits = torch.cat([rows for rows, _ in passes]), [one for _, found in passes for one in found]
         spent = perf_counter() - start
         # The first pass of an answer brought its prompt's last row only.
         due = [i for i, answer in enumerate(answers) if answer.ids and answer.request.check]
@@ -94,7 +95,7 @@ class Generation:
             answer.check_seconds += encoding / len(due) if i in due else 0.0
         return logits
 
-    def _steps(self, answers: Sequence[Answer], logits: Tensor) -> list[Step]:
+    def _steps(self, answers: Sequence[Answer], logits: Sequence[Tensor]) -> list[Step]:
         """Sample and decode for every answer; fold the features of tokens that are visible by now, all at once."""
         seen = [answer.visible for answer in answers]
         moves = [self._advance(answer, logits[i]) for i, answer in enumerate(answers)]

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from typing import Any
 
+import httpx
 import openai
 import pytest
 from openai import AsyncOpenAI, OpenAI
@@ -314,11 +315,21 @@ def test_everything_else_is_passed_on_as_it_came(before, scripted):
     response = server.client.post("/v1/chat/completions", json={**sent, **options()}, headers=headers)
     assert scripted.bodies == [sent]
     assert scripted.headers[0]["authorization"] == f"Bearer {KEY}"
+    assert scripted.headers[0]["x-request-id"] == "r-7"
     assert "mine" not in str(scripted.headers)
     found = json.loads(response.content)
     hallucination = found["choices"][0].pop("hallucination")
     assert hallucination["flagged"] is True
     assert found == scripted_reply(scripted)
+
+
+def test_answers_of_ours_that_are_sent_back_carry_nothing_of_ours(before, scripted):
+    _, client = before()
+    scripted.says(reply())
+    message = ask(client, body=options(mirror=True)).choices[0].message.model_dump(exclude_none=True)
+    assert "hallucination" in message["provider_specific_fields"]
+    ask(client, [*user(), message, *user("Is the bridge long?")])
+    assert scripted.bodies[1]["messages"][1] == {"role": "assistant", "content": BAD}
 
 
 def scripted_reply(scripted: Any) -> Any:
@@ -525,6 +536,38 @@ def test_a_client_that_vanishes_ends_the_upstream_s_work(before, scripted, given
         time.sleep(0.01)
 
 
+def test_many_clients_that_vanish_leave_nothing(before, scripted):
+    server, client = before(max_batch=2, max_queue=2)
+    scripted.streams(*STREAM[:2], None)
+    hanging = scripted.replies[0]
+    scripted.streams(*STREAM)
+    scripted.replies = [hanging] * 60 + scripted.replies
+    body = {"model": "m", "messages": user(), "stream": True}
+
+    async def run() -> None:
+        async with httpx.AsyncClient(base_url=server.base_url, timeout=30) as vanishing:
+
+            async def vanish(i: int) -> None:
+                while True:  # at most four fit at once
+                    async with vanishing.stream("POST", "/v1/chat/completions", json=body) as response:
+                        if response.status_code == 429:
+                            await asyncio.sleep(0.01)
+                            continue
+                        assert response.status_code == 200
+                        if i % 2:
+                            await anext(response.aiter_bytes())
+                        return
+
+            await asyncio.gather(*(vanish(i) for i in range(60)))
+
+    asyncio.run(run())
+    deadline = time.monotonic() + 10
+    while server.app.state.upstream.under_way:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    assert [streamed(client)[1] for _ in range(6)] == ["The bridge opened in Tokyo."] * 6
+
+
 def test_a_check_that_fails_withholds_the_answer_where_the_operator_says_so(served, scripted, monkeypatch):
     detector = fake_detector()
 
@@ -567,6 +610,7 @@ def test_the_log_and_the_metrics_know_the_answers(before, scripted, tmp_path):
     lines = [json.loads(line) for line in log.read_text().splitlines()]
     assert [(line["source"], line["model"]) for line in lines] == [("gateway", "gpt-x")] * 2
     assert [line["response"] for line in lines] == [BAD, "The bridge opened in Tokyo."]
+    assert [line["id"] for line in lines] == ["up-1-0"] * 2  # as the client saw them
 
 
 def test_settings_that_no_gateway_can_have():

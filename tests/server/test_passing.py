@@ -26,6 +26,7 @@ from groundwire.server.relay import Order, Relay
 from groundwire.server.render import Show
 from groundwire.server.settings import Settings
 from groundwire.server.shapes import ChatShape
+from groundwire.server.tracing import Tracing
 from groundwire.types import Detection, Example
 
 FOUND = found_passages([{"role": "user", "content": "When?"}], passages_of(["The bridge opened in 1931."]))
@@ -72,8 +73,12 @@ def relay(reader: Reader, chunks: Sequence[Any], *, n: int = 2) -> Relay:
 
         yield said()
 
-    state = SimpleNamespace(upstream=SimpleNamespace(stream=stream), metrics=Metrics(), verdict_log=None)
-    request = Request({"type": "http", "app": SimpleNamespace(state=state), "groundwire": {"notes": {}}})
+    state = SimpleNamespace(
+        upstream=SimpleNamespace(stream=stream), metrics=Metrics(), tracing=Tracing(), verdict_log=None
+    )
+    request = Request(
+        {"type": "http", "app": SimpleNamespace(state=state), "groundwire": {"notes": {}, "request_id": "r"}}
+    )
     rules = rules_for(Options(), Settings(), reader.detector)
     return Relay(request, Order(ChatShape(), {"model": "m"}, Judge(reader, "r", [FOUND], n), rules, Show()))
 

@@ -17,6 +17,7 @@ from groundwire.server.protocol_gateway import (
     outgoing,
     readable,
     with_passages,
+    without_ours,
 )
 
 IMAGE = {"type": "image_url", "image_url": {"url": "https://example.com/a.png"}}
@@ -103,3 +104,12 @@ def test_messages_that_hold_them_stay_as_they_are():
     messages = [{"role": "user", "content": [{"type": "text", "text": "It opened in 1931. When?"}, IMAGE]}]
     read = readable(messages)
     assert with_passages(messages, read, found_passages(read, passages_of(["It opened in 1931."])).messages) == messages
+
+
+@pytest.mark.parametrize("more", [{}, {"cache": 1}])
+def test_what_we_added_to_an_answer_is_taken_out_of_it(more):
+    verdict = {"hallucination": {"score": 0.5}}
+    message = {"role": "assistant", "content": "A.", "x": 1, **verdict, "provider_specific_fields": {**verdict, **more}}
+    wanted = {"role": "assistant", "content": "A.", "x": 1}
+    assert without_ours(message) == wanted | ({"provider_specific_fields": more} if more else {})
+    assert without_ours(wanted) == wanted

@@ -7,6 +7,7 @@ from types import SimpleNamespace
 from groundwire.guard import decide
 from groundwire.server.metrics import Metrics
 from groundwire.server.recording import record
+from groundwire.server.tracing import Tracing
 from groundwire.server.verdict_log import Entry
 from groundwire.types import Detection
 
@@ -16,6 +17,6 @@ def test_it_is_counted_and_logged_where_there_is_a_log():
     written: list[Entry] = []
     for log in (None, SimpleNamespace(write=written.append)):
         metrics = Metrics()
-        record(SimpleNamespace(metrics=metrics, verdict_log=log), entry)
+        record(SimpleNamespace(metrics=metrics, tracing=Tracing(), verdict_log=log), entry)
         assert b'groundwire_not_checked_total{reason="tool_call",source="gateway"} 1.0' in metrics.render()
     assert written == [entry]

@@ -34,8 +34,7 @@ ENDLESS = 10**40  # how many tokens a prompt has no description can say, so here
 def server(serving):
     detector = fake_detector()
     detector.engine.context = ENDLESS
-    limits = {"max_choices": 64, "max_queue": 256}
-    with serving(Settings(api_keys=(hash_key("key-of-the-test"),), **limits), detector) as running:
+    with serving(Settings(api_keys=(hash_key("key-of-the-test"),), max_queue=256), detector) as running:
         yield running
 
 
@@ -67,8 +66,11 @@ def test_what_cannot_be_generated_here_is_described_too(described):
         assert answers["429"]["headers"]["Retry-After"]["schema"] == {"type": "integer", "minimum": 1}
         assert answers["413"]["content"]["application/json"]["schema"]["$ref"].endswith("/ErrorBody")
     assert parts["ChatRequest"]["properties"]["model"]["enum"] == ["fake"]
-    assert parts["ChatRequest"]["properties"]["n"]["anyOf"][0]["maximum"] == 64
+    assert parts["ChatRequest"]["properties"]["n"]["anyOf"][0]["maximum"] == 8
     assert parts["ChatRequest"]["properties"]["seed"]["anyOf"][0]["exclusiveMaximum"] == 2**63
+    together = parts["CompletionRequest"]["allOf"][-1]["anyOf"]
+    pairs = [(one["properties"]["prompt"]["maxItems"], one["properties"]["n"]["maximum"]) for one in together]
+    assert pairs == [(1, 8), (2, 4), (4, 2), (8, 1)]
     assert parts["DetectRows"]["properties"]["inputs"]["maxItems"] == 256
 
 

@@ -70,3 +70,9 @@ def test_rows_are_released_when_their_tokens_are_visible(engine: TransformersEng
     assert answer.release(2).shape == (0, 2)
     answer.visible = 9
     assert answer.release(2).tolist() == [[2, 2]]
+
+
+def test_a_pass_may_end_at_the_hookpoint(engine: TransformersEngine) -> None:
+    rows, logits = started(engine, PROMPTS).forward(stop=True)
+    torch.testing.assert_close(rows, started(engine, PROMPTS).forward()[0])
+    assert logits.shape == (len(PROMPTS), 0)

@@ -155,6 +155,26 @@ def test_the_nucleus_is_the_smallest_set_that_reaches_top_p(top_p, nucleus):
     assert set(draws(Sampling(temperature=1.0, top_p=top_p))) == nucleus
 
 
+@pytest.mark.parametrize("nucleus", [1, 2])
+def test_a_nucleus_wider_than_what_is_looked_at_first_is_found_all_the_same(monkeypatch, nucleus):
+    whole = [draws(Sampling(temperature=1.0, top_p=p, seed=3), 50) for p in (0.3, 0.6, 0.95)]
+    monkeypatch.setattr("groundwire.engines.decoding.NUCLEUS", nucleus)
+    assert [draws(Sampling(temperature=1.0, top_p=p, seed=3), 50) for p in (0.3, 0.6, 0.95)] == whole
+
+
+def test_draws_are_as_frequent_as_they_are_probable():
+    found = draws(Sampling(temperature=1.0), number=4000)
+    for token, probability in enumerate(LOGITS.exp().tolist()):
+        assert found.count(token) / 4000 == pytest.approx(probability, abs=0.03)  # four standard deviations
+
+
+@pytest.mark.parametrize("uniform", [0.0, 1 - 2**-53])
+def test_the_ends_of_the_range_draw_no_impossible_token(monkeypatch, uniform):
+    monkeypatch.setattr(torch, "rand", lambda *_, **__: torch.tensor(uniform, dtype=torch.float64))
+    logits = torch.tensor([-torch.inf, 0.0, -torch.inf, 1.0, -torch.inf])
+    assert sample(logits, Sampling(temperature=1.0), None) == (3 if uniform == 0 else 1)
+
+
 def test_a_seed_repeats_its_draws():
     sampling = Sampling(temperature=1.0, seed=1)
     assert draws(sampling, 1) == draws(sampling, 1) != draws(sampling, 2)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -164,3 +165,21 @@ def test_without_requests_nothing_happens(llama: TransformersEngine) -> None:
     generation = llama.begin(random_scorer(llama))
     assert isinstance(generation, Generation)
     assert generation.step() == []
+
+
+def test_the_pass_for_last_rows_alone_ends_at_the_hookpoint(
+    engine: TransformersEngine, any_scorer: Scorer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stops, forward = list[bool](), engine.forward
+
+    def counted(*, stop: bool = False, **inputs: Any) -> Any:
+        stops.append(stop)
+        return forward(stop=stop, **inputs)
+
+    monkeypatch.setattr(engine, "forward", counted)
+    short, long = requests(max_tokens=2)[0], replace(requests(max_tokens=4)[0], id="long")
+    found = run(engine, any_scorer, [short, long])
+    assert [steps[-1].finish_reason for steps in found.values()] == ["length", "length"]
+    # The third pass is for the short one's last row and for a token of the other; the fifth for a last row alone.
+    assert stops == [False, False, False, False, True]
+    assert [len(tokens_of(steps)) == readout_of(steps).rows for steps in found.values()] == [True, True]
