@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass, field, replace
 from time import perf_counter
 from typing import TYPE_CHECKING
@@ -14,13 +15,15 @@ from groundwire.types import Detection, Request, Step, Token
 if TYPE_CHECKING:
     from groundwire.detector import Detector
 
+logger = logging.getLogger(__name__)
+
 
 @dataclass(frozen=True)
 class Progress:
     """What a step brought one request.
 
-    running: score of the answer so far; None before its first row and where it is not checked. detection: on the last
-    step, over all of it.
+    running: score of the answer so far; None before its first row, and where it is not checked or not wanted.
+    detection: on the last step, over all of it.
     """
 
     id: str
@@ -57,7 +60,7 @@ class Answering:
         """Let a request join at the next step; return its prompt's tokens. Raises what `Generation.add` raises."""
         source = Source.of(request)
         tokens = self._generation.add(request)
-        growing = source.grounding.follow() if self._head and request.check else None
+        growing = source.grounding.follow() if self._head and request.check and request.running else None
         self._under_way[request.id] = _UnderWay(request, source, growing)
         return tokens
 
@@ -87,7 +90,11 @@ class Answering:
     def _detection(self, answer: _UnderWay, step: Step) -> Detection:
         if step.readout is None:
             return self._detector.not_checked("disabled")
-        found = self._detector.detect(step.readout, answer.text, answer.tokens, answer.source)
+        try:
+            found = self._detector.detect(step.readout, answer.text, answer.tokens, answer.source)
+        except Exception as error:  # the answer is there, and so are those that decode with it
+            logger.exception("an answer was not checked")
+            return self._detector.not_checked("capture_failed", type(error).__name__)
         return replace(found, check_seconds=found.check_seconds + answer.check_seconds)
 
 

@@ -99,7 +99,9 @@ def _earlier(messages: Sequence[Mapping[str, Any]], users: Sequence[int], said: 
 
 def _with(messages: tuple[Message, ...], passages: Sequence[Passage]) -> tuple[Message, ...]:
     """`messages` with the passages that stand in none of them put before the last of the user."""
-    missing = [p for p in passages if not any(p.text.strip() in message["content"] for message in messages)]
+    # One text, as there may be thousands of both; between its parts what no passage holds, half a surrogate pair.
+    said = "\ud800".join(message["content"] for message in messages)
+    missing = [p for p in passages if p.text.strip() not in said]
     if not missing:
         return messages
     users = [i for i, message in enumerate(messages) if message["role"] == "user"]

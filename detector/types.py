@@ -48,7 +48,8 @@ class Request:
     """Something to generate: messages, passages included, rendered by `prompts` alone.
 
     passages: where evidence for spans is looked for; none for every message but the system's and the assistant's.
-    check: whether to score the answer; False only generates.
+    check: whether to score the answer; False only generates. running: whether steps tell the score so far, which costs
+        a little for every token.
     """
 
     id: str
@@ -56,6 +57,7 @@ class Request:
     sampling: Sampling = field(default_factory=Sampling)
     passages: Sequence[Passage] = field(default=(), kw_only=True)
     check: bool = field(default=True, kw_only=True)
+    running: bool = field(default=True, kw_only=True)
 
 
 @dataclass(frozen=True)
@@ -96,7 +98,7 @@ class Step:
         incomplete; several when it resolves.
     features: `[rows, terms]`, float32: chosen latents of visible tokens that were *inputs* of this forward pass. The
         token sampled in a step has its row in the next one.
-    logit: the running response logit after those rows; None before the first row.
+    logit: the running response logit after those rows; None before the first row, and where the request wants none.
     finish_reason: "stop" or "length" on the last step, else None.
     readout: on the last step, what scoring folded together; None before, and where the request is not to be checked.
     logprobs: one for each of `tokens` where the request asks for them, else none.

@@ -13,7 +13,7 @@ from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 
-from groundwire.errors import PromptTooLong
+from groundwire.errors import InputError, PromptTooLong
 from groundwire.server.engine_loop import EngineLoop
 from groundwire.server.errors import ApiError
 from groundwire.server.events import Attempt, Begun, Delta, Done, Event, aligned, pieces
@@ -168,8 +168,9 @@ class Answers:
                         pass
             finally:
                 stream.close()
-        except PromptTooLong as error:
-            found = self._loop.detector.not_checked("prompt_too_long", str(error))
+        except InputError as error:  # such as a chat template that wants roles to alternate
+            reason: Reason = "prompt_too_long" if isinstance(error, PromptTooLong) else "invalid_input"
+            found = self._loop.detector.not_checked(reason, str(error))
         except ApiError as error:
             found = self._loop.detector.not_checked("capture_failed", error.message)
         else:

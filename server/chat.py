@@ -9,6 +9,7 @@ from starlette.responses import Response
 
 from groundwire.server.generating import respond
 from groundwire.server.passages import found_passages
+from groundwire.server.permission import check_choices, given_passages
 from groundwire.server.protocol_chat import ChatRequest
 from groundwire.server.render import ChatRenderer
 from groundwire.server.replies import ChatCompletion, ChatCompletionChunk
@@ -20,6 +21,8 @@ router = APIRouter()
 @router.post("/v1/chat/completions", response_model=None, responses=streaming(ChatCompletion, ChatCompletionChunk))
 async def chat_completions(body: ChatRequest, request: Request) -> Response:
     """Answer a conversation; every choice says whether it stays with the passages in it."""
+    check_choices(1, body.choices, request.app.state.settings)
     # Looking for passages in megabytes of text takes a while.
-    found = await asyncio.to_thread(found_passages, body.conversation(), body.options.given())
+    passages = given_passages(body.options, request.app.state.settings)
+    found = await asyncio.to_thread(found_passages, body.conversation(), passages)
     return await respond(body, request, ChatRenderer, "chatcmpl", [found])

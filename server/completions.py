@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 
 from fastapi import APIRouter, Request
@@ -9,6 +10,7 @@ from starlette.responses import Response
 
 from groundwire.server.generating import respond
 from groundwire.server.passages import Found, found_passages
+from groundwire.server.permission import check_choices, given_passages
 from groundwire.server.protocol_completion import CompletionRequest
 from groundwire.server.render import TextRenderer
 from groundwire.server.replies import Completion, CompletionChunk
@@ -21,8 +23,15 @@ router = APIRouter()
 @router.post("/v1/completions", response_model=None, responses=streaming(Completion, CompletionChunk))
 async def completions(body: CompletionRequest, request: Request) -> Response:
     """Complete prompts; every choice says whether it stays with its prompt, or with the passages of the request."""
-    given = body.options.given()
-    return await respond(body, request, TextRenderer, "cmpl", [prompt_passages(m, given) for m in body.conversations()])
+    check_choices(len(body.prompt), body.choices, request.app.state.settings)
+    passages = given_passages(body.options, request.app.state.settings)
+    found = await asyncio.to_thread(prompts_passages, body.prompt, passages)
+    return await respond(body, request, TextRenderer, "cmpl", found)
+
+
+def prompts_passages(prompts: Sequence[str], given: Sequence[Passage] | None) -> list[Found]:
+    """`prompt_passages` of each prompt, as one user message. In megabytes of text it takes a while."""
+    return [prompt_passages([{"role": "user", "content": prompt}], given) for prompt in prompts]
 
 
 def prompt_passages(messages: Sequence[Message], given: Sequence[Passage] | None) -> Found:

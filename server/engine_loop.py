@@ -43,7 +43,7 @@ class EngineLoop:
         self._active: dict[str, Stream] = {}
         self._dropped: set[str] = set()
         self._busy_scoring = False
-        self._closing = self._stopped = False
+        self._closing = self._stopped = self._failed = False
         self._pace = 1.0  # seconds an answer takes, lately
         self._owed = 0.0  # seconds of generating until answers are scored again: both get half of the time
         self._answering = Answering(detector)  # the thread's alone
@@ -63,7 +63,7 @@ class EngineLoop:
     @property
     def alive(self) -> bool:
         """Whether requests are taken."""
-        return self._thread is not None and self._thread.is_alive() and not self._closing
+        return self._thread is not None and self._thread.is_alive() and not (self._closing or self._stopped)
 
     def start(self) -> None:
         """Begin, in the running event loop."""
@@ -137,7 +137,7 @@ class EngineLoop:
 
     def _admit(self, count: int, admitted: bool, room: int, queue: deque[Any]) -> None:
         if self._stopped or (self._closing and not admitted) or self._thread is None:
-            raise Stopping
+            raise self._ended()
         if admitted:
             return
         if count > self.max_batch + self.max_queue:
@@ -161,26 +161,38 @@ class EngineLoop:
     # -- the thread's side ----------------------------------------------------------------------------------------
 
     def _run(self) -> None:
-        while True:
-            with self._changed:
-                self._changed.wait_for(lambda: self._stopped or self._has_work())
-                if self._stopped:
-                    break
-                dropped, self._dropped = self._dropped, set()
-                for name in dropped:
-                    self._active.pop(name, None)
-                joining = []
-                while self._waiting and len(self._active) < self.max_batch:
-                    stream = self._waiting.popleft()
-                    self._active[stream.request.id] = stream
-                    joining.append(stream)
-            self._turn(dropped, joining)
+        try:
+            while work := self._next():
+                self._turn(*work)
+        except Exception:
+            logger.exception("the engine has ended")
+            self._failed = True
         with self._changed:
+            self._stopped = True
             rest: list[Stream | Scoring] = [*self._active.values(), *self._waiting, *self._scoring]
             self._active.clear()
             self._waiting.clear()
             self._scoring.clear()
-        self._send([(job, Stopping()) for job in rest])
+        self._send([(job, self._ended()) for job in rest])
+
+    def _next(self) -> tuple[set[str], list[Stream]] | None:
+        """Wait for work: the requests to drop and those that join. None when stopped."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._stopped or self._has_work())
+            if self._stopped:
+                return None
+            dropped, self._dropped = self._dropped, set()
+            for name in dropped:
+                self._active.pop(name, None)
+            joining = []
+            while self._waiting and len(self._active) < self.max_batch:
+                stream = self._waiting.popleft()
+                self._active[stream.request.id] = stream
+                joining.append(stream)
+        return dropped, joining
+
+    def _ended(self) -> ApiError:
+        return EngineFailed() if self._failed else Stopping()
 
     def _has_work(self) -> bool:
         return bool(self._waiting or self._active or self._scoring or self._dropped)
@@ -265,8 +277,8 @@ class EngineLoop:
             failed = list(self._active.values())
             self._active.clear()
             self._dropped.clear()
-        self._answering = Answering(self.detector)
         self._send([(stream, EngineFailed()) for stream in failed])
+        self._answering = Answering(self.detector)
 
     def _send(self, events: Sequence[tuple[Any, Any]]) -> None:
         if not events or self._loop is None:

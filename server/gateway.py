@@ -12,7 +12,7 @@ from fastapi import APIRouter, Request
 from starlette.responses import JSONResponse, Response
 
 from groundwire.errors import InputError
-from groundwire.server.completions import prompt_passages
+from groundwire.server.completions import prompts_passages
 from groundwire.server.disconnect import ClientGone, unless_gone
 from groundwire.server.errors import ApiError
 from groundwire.server.judge import Judge
@@ -20,7 +20,7 @@ from groundwire.server.logs import CLOSED
 from groundwire.server.observer import marked
 from groundwire.server.passages import Found, found_passages
 from groundwire.server.passing import Passing
-from groundwire.server.permission import check_choices, rules_for
+from groundwire.server.permission import check_choices, given_passages, rules_for
 from groundwire.server.policies import Rules
 from groundwire.server.protocol_gateway import (
     Forwarded,
@@ -57,8 +57,10 @@ _HALT = "the running score it needs is there only where the model of this server
 async def chat_completions(body: ForwardedChat, request: Request) -> Response:
     """Have the upstream answer a conversation; every choice says whether it stays with the passages in it."""
     given = await _given(request)
+    check_choices(1, body.choices, request.app.state.settings)
     read = readable(body.messages)
-    found = await asyncio.to_thread(found_passages, read, body.options.given())
+    passages = given_passages(body.options, request.app.state.settings)
+    found = await asyncio.to_thread(found_passages, read, passages)
     given["messages"] = with_passages([without_ours(m) for m in given["messages"]], read, found.messages)
     return await _respond(body, request, ChatShape(), given, [found])
 
@@ -67,8 +69,9 @@ async def chat_completions(body: ForwardedChat, request: Request) -> Response:
 async def completions(body: ForwardedText, request: Request) -> Response:
     """Have the upstream complete prompts; every choice says whether it stays with its prompt, or with the passages."""
     given = await _given(request)
-    named = body.options.given()
-    found = [prompt_passages([{"role": "user", "content": prompt}], named) for prompt in body.prompt]
+    check_choices(len(body.prompt), body.choices, request.app.state.settings)
+    passages = given_passages(body.options, request.app.state.settings)
+    found = await asyncio.to_thread(prompts_passages, body.prompt, passages)
     prompts = [one.messages[-1]["content"] for one in found]
     if prompts != body.prompt:
         given["prompt"] = prompts
@@ -101,7 +104,6 @@ async def _respond(
 ) -> Response:
     """Answer from the upstream. Raises ApiError."""
     state, options = request.app.state, body.options
-    check_choices(len(found) * body.choices, state.settings, "n" if len(found) == 1 or body.choices > 1 else "prompt")
     rules, observe = rules_for(options, state.settings, state.detector), None
     observing = rules is not None and state.observer is not None
     if rules is not None and state.observer is not None:
@@ -143,7 +145,9 @@ async def _given(request: Request) -> dict[str, Any]:
 
 
 async def _passed(request: Request, path: str) -> Response:
+    upstream = request.app.state.upstream
     try:
-        return JSONResponse(await unless_gone(request.receive, request.app.state.upstream.get(path)))
+        with upstream.admitted():
+            return JSONResponse(await unless_gone(request.receive, upstream.get(path)))
     except ClientGone:
         return Response(status_code=CLOSED)

@@ -17,7 +17,7 @@ from groundwire.server.events import Done
 from groundwire.server.models import check_model, served_name
 from groundwire.server.observer import Observation, Observed, marked
 from groundwire.server.passages import Found
-from groundwire.server.permission import check_choices, rules_for
+from groundwire.server.permission import rules_for
 from groundwire.server.protocol import Generation
 from groundwire.server.render import Renderer, Show
 from groundwire.server.reply import Reply, Source
@@ -33,7 +33,6 @@ async def respond(
     settings, detector = state.settings, state.detector
     served = served_name(settings, detector)
     check_model(body.model, served)
-    check_choices(len(found) * body.choices, settings, "n" if len(found) == 1 or body.choices > 1 else "prompt")
     options, name = body.options, f"{prefix}-{uuid.uuid4().hex}"
     rules, watched = rules_for(options, settings, detector), None
     observing = rules is not None and state.observer is not None
@@ -48,6 +47,7 @@ async def respond(
             body.sampling(choice, settings.max_tokens_default),
             passages=conversation.passages,
             check=rules is not None and conversation.reason is None,
+            running=options.running or (rules is not None and rules.policy == "halt"),
         )
         for i, (conversation, choice) in enumerate(places)
     ]

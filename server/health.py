@@ -47,7 +47,9 @@ async def ready(request: Request) -> Ready:
     """200 where the server takes requests, 503 where the queue is full or the server is stopping."""
     state = request.app.state
     if not state.loop.alive:
-        raise ApiError(503, "The server is shutting down.", code="shutting_down")
+        if state.stopping:
+            raise ApiError(503, "The server is shutting down.", code="shutting_down")
+        raise ApiError(503, "The engine has ended.", code="engine_failed")
     if state.loop.waiting >= state.settings.max_queue:
         raise ApiError(503, "The queue is full.", code="queue_full")
     return Ready(active=state.loop.active, waiting=state.loop.waiting)

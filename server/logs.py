@@ -12,6 +12,7 @@ import logging
 import re
 import traceback
 import uuid
+from contextlib import suppress
 from datetime import UTC, datetime
 from time import perf_counter
 from typing import Any
@@ -29,6 +30,7 @@ logger = logging.getLogger("groundwire.server")
 REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 CLOSED = 499  # what proxies log for a client that left before it was answered
 STATE = "groundwire"  # key in the ASGI scope
+FAREWELL = 5.0  # seconds a client has to take in the error that ends its reply: it may long have stopped reading
 
 
 class JsonFormatter(logging.Formatter):
@@ -141,6 +143,11 @@ class _Reply:
 
     async def fail(self, error: ApiError) -> None:
         """Answer with `error`, or end a stream of events with it. Any other reply that has begun stays cut off."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(FAREWELL):
+                await self._fail(error)
+
+    async def _fail(self, error: ApiError) -> None:
         if self.status is None:
             response = error.response()
             await self.send(

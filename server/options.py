@@ -8,7 +8,7 @@ from pydantic import BeforeValidator, Field, WithJsonSchema
 
 from groundwire.server.policies import POLICIES as POLICIES
 from groundwire.server.policies import PolicyName as PolicyName
-from groundwire.server.wire import Wire
+from groundwire.server.wire import FirstError, Wire
 from groundwire.types import Passage
 
 
@@ -30,7 +30,7 @@ class Options(Wire):
     """The `hallucination` object of a request; everything has a default."""
 
     enabled: bool = Field(default=True, description="false: no check, and the field is null in the response")
-    passages: list[_GivenPassage] | None = Field(
+    passages: Annotated[list[_GivenPassage], FirstError()] | None = Field(
         default=None,
         max_length=1000,  # each is looked for in every message
         description="what the answer should stay with; else tool messages, else passages found in the user's text",

@@ -46,21 +46,25 @@ class Passing:
 
     async def events(self) -> AsyncGenerator[bytes]:
         """Server-sent events; the first is empty, and says that the upstream answers."""
-        path, body = self._order.shape.path, self._relay.body(stream=True)
+        path, body, upstream = self._order.shape.path, self._relay.body(stream=True), self._state.upstream
         try:
-            async with self._state.upstream.stream(path, body, self._relay.name) as chunks:
-                yield b""
-                failure = None
-                try:
-                    async with aclosing(self._passed(chunks)) as passed:
-                        async for out in passed:
-                            yield out
-                except ApiError as error:
-                    failure = error
-                for out in await self._ends(failure):
-                    yield out
+            with upstream.admitted():
+                async with upstream.stream(path, body, self._relay.name) as chunks:
+                    yield b""
+                    failure = None
+                    try:
+                        async with aclosing(self._passed(chunks)) as passed:
+                            async for out in passed:
+                                yield out
+                    except ApiError as error:
+                        failure = error
+                    for out in await self._ends(failure):
+                        yield out
         finally:
             self._relay.record({**self._last, "usage": self._usage}, self._ruled)
+            for task in self._waiting:  # the client is gone
+                task.cancel()
+            await asyncio.gather(*self._waiting, return_exceptions=True)
 
     async def _passed(self, chunks: AsyncGenerator[Chunk]) -> AsyncGenerator[bytes]:
         """Everything but the chunks that still wait when the upstream has said all."""
@@ -80,12 +84,6 @@ class Passing:
                 for chunk in self._take(new):
                     yield event(chunk)
                 reading = asyncio.ensure_future(_next(chunks))
-        except BaseException as error:
-            if not isinstance(error, ApiError):  # the client is gone
-                for task in self._waiting:
-                    task.cancel()
-                await asyncio.gather(*self._waiting, return_exceptions=True)
-            raise
         finally:
             reading.cancel()
             await asyncio.gather(reading, return_exceptions=True)

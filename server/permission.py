@@ -9,13 +9,14 @@ from groundwire.server.errors import ApiError
 from groundwire.server.options import Options
 from groundwire.server.policies import Rules, lowest_false_alarms
 from groundwire.server.settings import Settings
+from groundwire.types import Passage
 
 
 def rules_for(options: Options, settings: Settings, detector: Detector) -> Rules | None:
     """What is to happen to the answers of a request; None where it switches checking off.
 
     Where the operator does not allow "annotate", answers are to be acted on: such a request may neither switch the
-    check off nor raise the threshold. Raises ApiError on all that is not allowed.
+    check off nor raise a threshold. Raises ApiError on all that is not allowed.
     """
     bound = "annotate" not in settings.allowed_policies
     if not options.enabled:
@@ -29,9 +30,13 @@ def rules_for(options: Options, settings: Settings, detector: Detector) -> Rules
     threshold = _threshold(options, detector)
     if bound and threshold > detector.threshold:
         raise _refused("threshold", f"this server does not allow more than {detector.threshold:g}")
-    halt = settings.halt_threshold if options.halt_threshold is None else options.halt_threshold
+    halt = settings.halt_threshold
     if halt is None:
         halt = lowest_false_alarms(detector.artifact.thresholds, threshold)
+    if options.halt_threshold is not None:
+        if bound and options.halt_threshold > halt:
+            raise _refused("halt_threshold", f"this server does not allow more than {halt:g}")
+        halt = options.halt_threshold
     return Rules(
         policy,
         threshold,
@@ -42,9 +47,21 @@ def rules_for(options: Options, settings: Settings, detector: Detector) -> Rules
     )
 
 
-def check_choices(answers: int, settings: Settings, param: str = "n") -> None:
-    """Raise ApiError where a request asks for more answers than one may."""
-    if answers > settings.max_choices:
+def given_passages(options: Options, settings: Settings) -> tuple[Passage, ...] | None:
+    """The passages a request names; None where they are to be looked for.
+
+    "There are none" is not taken from a request where the operator does not allow "annotate": it would switch the check
+    off.
+    """
+    given = options.given()
+    bound = "annotate" not in settings.allowed_policies
+    return None if bound and given is not None and not any(passage.text.strip() for passage in given) else given
+
+
+def check_choices(prompts: int, choices: int, settings: Settings) -> None:
+    """Raise ApiError where a request asks for more answers than one may: `choices` to each of its prompts."""
+    if (answers := prompts * choices) > settings.max_choices:
+        param = "n" if prompts == 1 or choices > 1 else "prompt"
         message = f"{answers} answers in one request: this server gives at most {settings.max_choices}."
         raise ApiError(400, message, param=param, code="invalid_value")
 

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, WithJsonSchema, field_validator, model_validator
 
 from groundwire.server.protocol import Generation
-from groundwire.server.wire import Only, Wire, refusal
+from groundwire.server.wire import FirstError, Only, Wire, refusal
 
 _PARTS = [
     {"type": "object", "properties": {"type": {"const": kind}, kind: {"type": "string"}}, "required": ["type", kind]}
@@ -64,7 +64,7 @@ class ChatMessage(Wire):
     content: Content | None = None
     name: str | None = None
     tool_call_id: str | None = None
-    tool_calls: list[ToolCall] | None = None
+    tool_calls: Annotated[list[ToolCall], FirstError()] | None = None
     function_call: FunctionCall | None = None
     refusal: str | None = None
     audio: Annotated[Any, Only((), "send the transcript as text")] = None
@@ -89,7 +89,7 @@ class ChatMessage(Wire):
 class ChatRequest(Generation):
     """A chat completion."""
 
-    messages: list[ChatMessage] = Field(min_length=1)
+    messages: Annotated[list[ChatMessage], FirstError()] = Field(min_length=1)
     max_completion_tokens: int | None = Field(None, ge=1)
     logprobs: bool | None = None
     top_logprobs: int | None = Field(None, ge=0, le=20)
@@ -108,7 +108,7 @@ class ChatRequest(Generation):
     verbosity: Annotated[Any, Only(("medium",), "ask for a short or long answer in the messages")] = None
     service_tier: Annotated[Any, Only(("auto", "default"), "there is one tier; leave it out")] = None
     # Without effect on the answer at OpenAI, and here.
-    metadata: dict[str, str] | None = None
+    metadata: Annotated[dict[str, str], FirstError()] | None = None
     store: bool | None = None
     safety_identifier: str | None = None
     prompt_cache_key: str | None = None

@@ -7,8 +7,7 @@ from typing import Annotated, Any
 from pydantic import BeforeValidator, Field, WithJsonSchema
 
 from groundwire.server.protocol import Generation
-from groundwire.server.wire import Only, refusal
-from groundwire.types import Message
+from groundwire.server.wire import FirstError, Only, refusal
 
 
 def _texts(prompt: Any) -> Any:
@@ -22,6 +21,7 @@ def _texts(prompt: Any) -> Any:
 
 Prompts = Annotated[
     list[str],
+    FirstError(),
     Field(min_length=1),
     BeforeValidator(_texts),
     WithJsonSchema({"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}, "minItems": 1}]}),
@@ -40,7 +40,3 @@ class CompletionRequest(Generation):
     @property
     def alternatives(self) -> int | None:
         return self.logprobs
-
-    def conversations(self) -> list[list[Message]]:
-        """The messages of each prompt."""
-        return [[{"role": "user", "content": prompt}] for prompt in self.prompt]

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from groundwire.server.errors import ApiError
 from groundwire.server.options import Options
 from groundwire.server.protocol_completion import Prompts
-from groundwire.server.wire import Only
+from groundwire.server.wire import FirstError, Only
 from groundwire.types import Message
 
 ROLES = {"developer": "system", "function": "tool"}
@@ -47,7 +47,7 @@ class Forwarded(BaseModel):
 class ForwardedChat(Forwarded):
     """A chat completion: tools, formats, images and what else the upstream understands."""
 
-    messages: list[dict[str, Any]] = Field(min_length=1)
+    messages: Annotated[list[dict[str, Any]], FirstError()] = Field(min_length=1)
 
 
 class ForwardedText(Forwarded):

@@ -128,6 +128,10 @@ class Relay:
 
     async def _answered(self) -> tuple[dict[str, Any], list[Ruled]]:
         """The upstream's reply, and what is to become of its choices."""
+        with self.state.upstream.admitted():
+            return await self._asked()
+
+    async def _asked(self) -> tuple[dict[str, Any], list[Ruled]]:
         order = self.order
         reply = await self.state.upstream.ask(order.shape.path, self.body(stream=False), self.name)
         ruled = await self._judged(choices_of(reply))

@@ -28,7 +28,7 @@ TRUNCATED = "upstream_truncated"
 
 
 class Upstream:
-    """The API at `upstream_url`. So many requests to it may be under way as the engine would generate and queue.
+    """The API at `upstream_url`. So many clients' requests may be under way as the engine would generate and queue.
 
     Raises InputError on a URL that cannot be used.
     """
@@ -51,8 +51,20 @@ class Upstream:
 
     @property
     def under_way(self) -> int:
-        """Requests that are not over."""
+        """Clients' requests that are not over."""
         return self._under_way
+
+    @contextmanager
+    def admitted(self) -> Iterator[None]:
+        """Room for a client's request until its verdicts are there: the reader may be slower than the upstream. Raises
+        QueueFull."""
+        if self._under_way >= self._most:
+            raise QueueFull(1)
+        self._under_way += 1
+        try:
+            yield
+        finally:
+            self._under_way -= 1
 
     async def close(self) -> None:
         """Close its connections."""
@@ -83,18 +95,12 @@ class Upstream:
         self, method: str, path: str, body: bytes | None, headers: Mapping[str, str]
     ) -> AsyncIterator[httpx.Response]:
         """A response of status 200 whose body has not been read. What fails while it is read becomes an ApiError."""
-        if self._under_way >= self._most:
-            raise QueueFull(1)
-        self._under_way += 1
         sent = {**headers, **({} if body is None else {"content-type": "application/json"})}
-        try:
-            with self._failures():
-                async with self._client.stream(method, path, content=body, headers=sent) as response:
-                    if response.status_code != 200:
-                        raise await self._refused(response)
-                    yield response
-        finally:
-            self._under_way -= 1
+        with self._failures():
+            async with self._client.stream(method, path, content=body, headers=sent) as response:
+                if response.status_code != 200:
+                    raise await self._refused(response)
+                yield response
 
     @contextmanager
     def _failures(self) -> Iterator[None]:

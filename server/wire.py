@@ -8,6 +8,8 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, GetCoreSchemaHandler, GetJsonSchemaHandler, model_validator
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
+FIELDS = 200  # of one object: each that is unknown is an error of its own
+
 
 class Wire(BaseModel):
     """Base of everything that is read from a request."""
@@ -21,12 +23,23 @@ class Wire(BaseModel):
         """JSON has one kind of number: 2.0 is the integer 2."""
         if not isinstance(given, dict):
             return given
+        if len(given) > FIELDS:
+            raise refusal("too_many_fields", f"an object of {len(given)} fields: none here has more than {FIELDS}")
         return {k: int(v) if isinstance(v, float) and v.is_integer() else v for k, v in given.items()}
 
 
 def refusal(kind: str, message: str) -> PydanticCustomError:
     """A validation error of our own kind and message, to raise in a validator."""
     return PydanticCustomError(kind, "{message}", {"message": message})
+
+
+@dataclass(frozen=True)
+class FirstError:
+    """Annotation of a list or mapping that is refused at its first wrong item: a body may hold a million of them."""
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        schema: Any = handler(source)
+        return {**schema, "fail_fast": True}
 
 
 @dataclass(frozen=True, eq=False)  # 0 equals False, and `typing` shares annotations that are equal

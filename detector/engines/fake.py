@@ -195,7 +195,7 @@ class _Folding:
         features = self.scorer.encode(self.engine.rows(self.prompt, [t.id for t in due]))
         self.scorer.fold(self.state, features, torch.zeros(len(features), dtype=torch.long))
         self.folded += len(due)
-        logit = self.scorer.logit(self.state, 0) if self.folded else None
+        logit = self.scorer.logit(self.state, 0) if self.folded and self.request.running else None
         readout = self.scorer.finish(self.state, 0) if over and self.request.check else None
         logprobs = () if self.request.sampling.logprobs is None else tuple(self._certain(t) for t in tokens)
         return Step(text, tokens, features, logit, over, readout, logprobs)

@@ -106,7 +106,7 @@ class Generation:
             self._scorer.fold(self._state, torch.cat(due), torch.tensor(slots, device=self._device))
         steps = []
         for answer, before, (text, tokens, over), rows in zip(answers, seen, moves, ready, strict=True):
-            logit = self._scorer.logit(self._state, answer.slot) if answer.folded else None
+            logit = self._scorer.logit(self._state, answer.slot) if answer.folded and answer.request.running else None
             readout = self._scorer.finish(self._state, answer.slot) if over and answer.request.check else None
             logprobs = tuple(answer.logprobs[before : before + len(tokens)])
             steps.append(Step(text, tokens, rows, logit, over, readout, logprobs))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -11,7 +12,7 @@ from groundwire.calibration import sigmoid
 from groundwire.detector import Detector
 from groundwire.engines.fake import fake_detector
 from groundwire.errors import InputError
-from groundwire.types import Detection, Request, Sampling
+from groundwire.types import Detection, Readout, Request, Sampling
 from tests.detector.tiny import grounded, random_artifact, tiny_engine, user
 
 QUESTIONS = ("Who?", "Passage 1: The lighthouse was finished in 1889. Question: Who built it?", "It is high")
@@ -71,6 +72,15 @@ def test_what_is_not_to_be_checked_says_so(detector: Detector) -> None:
     assert all(p.running is None for p in steps)
 
 
+def test_where_no_running_score_is_wanted_the_score_is_the_same(detector: Detector) -> None:
+    answering = Answering(detector)
+    answering.add(asked(running=False)[1])
+    steps = run(answering)["r1"]
+    assert all(p.running is None and p.step.logit is None for p in steps)
+    answering.add(asked()[1])
+    assert detection(run(answering)["r1"]).score == pytest.approx(detection(steps).score, abs=1e-9)
+
+
 def test_a_dropped_request_is_forgotten(detector: Detector) -> None:
     answering = Answering(detector)
     for request in asked():
@@ -98,3 +108,24 @@ def test_the_fake_detector_answers_several_at_once() -> None:
     found = run(answering)
     assert detection(found["Who"]).score > 0.5 > detection(found["When"]).score  # type: ignore[operator]
     assert [len(p.step.logprobs) for p in found["Who"]] == [len(p.step.tokens) for p in found["Who"]]
+
+
+def test_a_check_that_breaks_costs_no_answer(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    detector = fake_detector({"Who": "The keeper of Lisbon.", "When": "The light of 1889."})
+    detect = detector.detect
+
+    def breaks(readout: Readout, text: str, *rest: Any) -> Detection:
+        if "keeper" in text:
+            raise ValueError(text)
+        return detect(readout, text, *rest)
+
+    monkeypatch.setattr(detector, "detect", breaks)
+    answering = Answering(detector)
+    for name in ("Who", "When"):
+        answering.add(Request(name, user(f"The light of 1889 has a keeper. {name}?"), Sampling()))
+    found = run(answering)
+    broken = detection(found["Who"])
+    assert (broken.reason, broken.detail) == ("capture_failed", "ValueError")
+    assert "".join(p.step.text for p in found["Who"]) == "The keeper of Lisbon."
+    assert detection(found["When"]).checked
+    assert "an answer was not checked" in caplog.messages

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from time import perf_counter
 from typing import Any
 
 import pytest
@@ -273,3 +274,16 @@ def test_the_model_sees_every_given_passage(messages: list[dict[str, Any]], pass
     for passage in found.passages:
         assert any(passage.text.strip() in message["content"] for message in found.messages)
     assert len(found.messages) in (len(messages), len(messages) + 1)
+
+
+def test_a_passage_does_not_stand_across_two_messages() -> None:
+    messages = [{"role": "user", "content": "The bridge opened"}, {"role": "user", "content": "in 1931."}]
+    for passage in ("The bridge opened in 1931.", "The bridge openedin 1931."):
+        assert passage in found_passages(messages, [Passage(passage)]).messages[-1]["content"]
+
+
+def test_many_passages_and_many_messages_take_no_time() -> None:
+    messages = [{"role": "user", "content": "a"}] * 20_000
+    start = perf_counter()
+    found_passages(messages, [Passage(f"passage {i}") for i in range(1000)])
+    assert perf_counter() - start < 5

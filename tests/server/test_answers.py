@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from groundwire.detector import Detector
-from groundwire.engines.fake import fake_detector
-from groundwire.errors import PromptTooLong
+from groundwire.engines.fake import FakeGeneration, fake_detector
+from groundwire.errors import InputError, PromptTooLong
 from groundwire.prompts import grounded_messages
 from groundwire.server.answers import Answers, Ask
 from groundwire.server.engine_loop import EngineLoop
@@ -195,6 +195,20 @@ def test_a_second_attempt_that_does_not_fit_loses_nothing():
     done = last(events(asks(under("regenerate"), question=question, max_tokens=985), detector(long)))
     assert done.text == long
     assert [a.verdict.detection.reason for a in done.attempts] == [None, "prompt_too_long"]
+
+
+def test_a_second_attempt_that_cannot_be_asked_for_loses_nothing(monkeypatch):
+    add = FakeGeneration.add
+
+    def strict(self: FakeGeneration, request: Request) -> int:
+        if len(request.messages) > len(asks().requests[0].messages):
+            raise InputError("two users in a row", expected="roles that alternate", remedy="merge them")
+        return add(self, request)
+
+    monkeypatch.setattr(FakeGeneration, "add", strict)
+    done = last(events(asks(under("regenerate"))))
+    assert done.text == BAD
+    assert [a.verdict.detection.reason for a in done.attempts] == [None, "invalid_input"]
 
 
 def test_an_answer_that_is_fine_is_asked_for_once():

@@ -115,5 +115,11 @@ def test_what_cannot_be_honoured_is_a_400_that_names_it(client, fields, param):
     assert refused.value.body["param"] == param
 
 
+def test_too_many_prompts_are_refused_before_they_are_read(server, monkeypatch):
+    monkeypatch.setattr(completions, "prompt_passages", None)
+    body = {"model": "fake", "prompt": ["a"] * 9, "hallucination": {"passages": ["b"]}}
+    assert server.client.post("/v1/completions", json=body).status_code == 400
+
+
 def test_the_route():
     assert [route.path for route in completions.router.routes] == ["/v1/completions"]

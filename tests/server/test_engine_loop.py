@@ -211,6 +211,31 @@ def test_a_step_that_fails_ends_the_answers_under_way_and_nothing_else(caplog):
     assert "out of memory" in caplog.text
 
 
+def test_an_engine_that_cannot_begin_afresh_keeps_nobody_waiting(caplog):
+    detector = fake_detector({"open?": ANSWER})
+    first = detector.engine.begin(detector.artifact.scorer)
+    begun = [first]
+
+    def fail() -> Any:
+        raise RuntimeError("out of memory")
+
+    detector.engine.begin = lambda _: begun.pop() if begun else fail()  # type: ignore[method-assign]
+    first.step = fail  # type: ignore[method-assign]
+
+    async def work(loop: EngineLoop) -> None:
+        waiting = [text(loop, request(name)) for name in "abc"]
+        found = await asyncio.wait_for(asyncio.gather(*waiting, return_exceptions=True), 10)
+        assert [type(item) for item in found] == [EngineFailed] * 3
+        assert not loop.alive
+        with pytest.raises(EngineFailed):
+            await text(loop, request("late"))
+        with pytest.raises(EngineFailed):
+            await loop.score([example("late")])
+
+    running(detector, work, max_batch=1)
+    assert "the engine has ended" in caplog.messages
+
+
 def test_scores_come_in_order_and_between_steps():
     async def work(loop: EngineLoop) -> None:
         stream = asyncio.create_task(text(loop, request("a")))

@@ -6,8 +6,10 @@ import asyncio
 import json
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -586,6 +588,33 @@ def test_a_check_that_fails_withholds_the_answer_where_the_operator_says_so(serv
         assert (verdict(whole)["reason"], found["reason"]) == ("capture_failed", "capture_failed")
         withheld = Settings().block_message
         assert (withheld == whole.message.content, withheld == text) == (failing == "closed", failing == "closed")
+
+
+def test_a_reader_slower_than_the_upstream_refuses_requests(served, scripted, monkeypatch):
+    detector, free = fake_detector(), threading.Event()
+    score = detector.score_batch
+
+    def slow(examples: Any) -> Any:
+        free.wait(30)
+        return score(examples)
+
+    monkeypatch.setattr(detector, "score_batch", slow)
+    server = served(settings=Settings(upstream_url=scripted.url, max_batch=1, max_queue=2), detector=detector)
+    scripted.says(reply())
+
+    def posted() -> int:
+        body = {"model": "m", "messages": user(QUESTION), **options()}
+        return httpx.post(f"{server.base_url}/v1/chat/completions", json=body, timeout=60).status_code
+
+    with ThreadPoolExecutor(8) as pool:
+        waiting = [pool.submit(posted) for _ in range(3)]
+        while len(scripted.paths) < 3:
+            time.sleep(0.01)
+        time.sleep(0.1)  # the upstream has answered all of them
+        late = [pool.submit(posted) for _ in range(3)]
+        assert [one.result() for one in late] == [429] * 3
+        free.set()
+        assert [one.result() for one in waiting] == [200] * 3
 
 
 def test_answers_that_do_not_fit_the_reader_are_not_checked(before, scripted):

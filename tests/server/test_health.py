@@ -41,8 +41,9 @@ def test_a_stopping_server_is_not_ready_but_alive(served, monkeypatch):
 def test_an_engine_that_has_ended_is_not_alive(served, monkeypatch):
     server = served()
     monkeypatch.setattr(type(server.app.state.loop), "alive", False)
-    reply = server.client.get("/health")
-    assert (reply.status_code, reply.json()["error"]["code"]) == (503, "engine_failed")
+    for path in ("/health", "/ready"):
+        reply = server.client.get(path)
+        assert (reply.status_code, reply.json()["error"]["code"]) == (503, "engine_failed")
 
 
 def test_they_are_documented(served):

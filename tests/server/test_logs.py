@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import json
 import logging
@@ -11,9 +12,12 @@ import pytest
 from fastapi import Request
 from fastapi.responses import StreamingResponse
 
+from groundwire.server import logs
 from groundwire.server.auth import hash_key
 from groundwire.server.logs import JsonFormatter, configure, note
+from groundwire.server.metrics import Metrics
 from groundwire.server.settings import Settings
+from groundwire.server.tracing import Tracing
 
 SECRET = "Xanadu"
 
@@ -119,6 +123,25 @@ def test_any_other_reply_that_breaks_is_cut_off(server, lines):
     with pytest.raises(Exception, match="incomplete chunked read"):
         server.client.get("/stream/text")
     assert requests(lines)[0]["unfinished"] is True
+
+
+def test_an_error_is_not_waited_for_where_the_client_takes_nothing():
+    async def run() -> None:
+        async def app(scope, receive, send):
+            await send({"type": "http.response.start", "status": 200, "headers": [(b"content-type", EVENTS)]})
+            raise ValueError
+
+        async def send(message):
+            if message["type"] == "http.response.body":
+                await asyncio.Event().wait()
+
+        scope = {"type": "http", "method": "GET", "path": "/", "headers": []}
+        await asyncio.wait_for(logs.RequestLog(app, Metrics(), Tracing())(scope, None, send), 10)
+
+    EVENTS = b"text/event-stream"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(logs, "FAREWELL", 0.05)
+        asyncio.run(run())
 
 
 def test_the_key_s_name_is_logged_and_not_the_key(served, lines, tmp_path):

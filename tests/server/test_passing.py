@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncGenerator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from types import SimpleNamespace
 from typing import Any
 
@@ -74,7 +74,10 @@ def relay(reader: Reader, chunks: Sequence[Any], *, n: int = 2) -> Relay:
         yield said()
 
     state = SimpleNamespace(
-        upstream=SimpleNamespace(stream=stream), metrics=Metrics(), tracing=Tracing(), verdict_log=None
+        upstream=SimpleNamespace(stream=stream, admitted=nullcontext),
+        metrics=Metrics(),
+        tracing=Tracing(),
+        verdict_log=None,
     )
     request = Request(
         {"type": "http", "app": SimpleNamespace(state=state), "groundwire": {"notes": {}, "request_id": "r"}}
@@ -152,6 +155,21 @@ def test_a_fault_of_ours_is_not_hidden():
 
     with pytest.raises(KeyError):
         asyncio.run(run())
+
+
+def test_a_client_that_leaves_when_all_has_been_said_ends_all_checks():
+    async def run() -> None:
+        reader = Reader(free=False)
+        source = Passing(relay(reader, [chunk((0, "In Tokyo", "stop")), chunk((1, "In 1931", "stop"))])).events()
+        assert await anext(source) == b""
+        verdicts = asyncio.ensure_future(anext(source))
+        await asyncio.sleep(0.01)
+        verdicts.cancel()
+        await asyncio.gather(verdicts, return_exceptions=True)
+        assert reader.cancelled == 2
+        assert asyncio.all_tasks() == {asyncio.current_task()}
+
+    asyncio.run(run())
 
 
 def test_a_client_that_leaves_ends_checks_and_reading():

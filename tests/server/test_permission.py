@@ -7,7 +7,7 @@ import pytest
 from groundwire.engines.fake import fake_detector
 from groundwire.server.errors import ApiError
 from groundwire.server.options import Options
-from groundwire.server.permission import check_choices, rules_for
+from groundwire.server.permission import check_choices, given_passages, rules_for
 from groundwire.server.policies import Rules
 from groundwire.server.settings import Settings
 
@@ -46,7 +46,9 @@ def test_checking_can_be_switched_off_where_annotating_is_allowed():
     bound = {"policy": "block", "allowed_policies": ("block", "redact")}
     assert refused(bound, enabled=False).param == "hallucination.enabled"
     assert refused(bound, threshold=1.0).param == "hallucination.threshold"
-    assert rules(bound, threshold=0.3) is not None
+    halting = {"policy": "halt", "allowed_policies": ("halt",)}
+    assert refused(halting, halt_threshold=1.0).param == "hallucination.halt_threshold"
+    assert rules(bound, threshold=0.3, halt_threshold=0.3) is not None
 
 
 def test_a_target_is_looked_up():
@@ -67,7 +69,17 @@ def test_the_operators_halt_threshold_comes_before_the_detectors():
 
 
 def test_so_many_choices_and_no_more():
-    check_choices(8, Settings())
+    check_choices(2, 4, Settings())
     with pytest.raises(ApiError, match="at most 8") as error:
-        check_choices(1000, Settings())
+        check_choices(1, 1000, Settings())
     assert (error.value.status_code, error.value.param) == (400, "n")
+
+
+@pytest.mark.parametrize("none", [[], [" "], ["", {"text": "\n"}]])
+def test_that_there_are_no_passages_is_taken_only_where_answers_may_go_out_as_they_are(none):
+    options = Options.model_validate({"passages": none})
+    bound = Settings(policy="block", allowed_policies=("block",))
+    assert given_passages(options, Settings()) is not None
+    assert given_passages(options, bound) is None
+    named = given_passages(Options.model_validate({"passages": ["The light."]}), bound)
+    assert [passage.text for passage in named or ()] == ["The light."]

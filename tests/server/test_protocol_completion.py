@@ -10,12 +10,9 @@ def request(**fields: object) -> CompletionRequest:
     return CompletionRequest.model_validate({"model": "m", "prompt": "p", **fields})
 
 
-def test_every_prompt_is_one_user_message():
-    assert request(prompt=["a", "b"]).conversations() == [
-        [{"role": "user", "content": "a"}],
-        [{"role": "user", "content": "b"}],
-    ]
-    assert request(prompt="a").conversations() == [[{"role": "user", "content": "a"}]]
+def test_one_prompt_or_several():
+    assert request(prompt=["a", "b"]).prompt == ["a", "b"]
+    assert request(prompt="a").prompt == ["a"]
 
 
 @pytest.mark.parametrize("prompt", [[1, 2], [[1, 2], [3]], ["a", 5]])

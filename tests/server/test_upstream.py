@@ -213,11 +213,16 @@ def test_so_many_requests_may_be_under_way(scripted):
 
     async def run() -> None:
         upstream = Upstream(settings(scripted.url, max_batch=1, max_queue=1))
-        tasks = [asyncio.create_task(upstream.ask("a", b"{}", "r")) for _ in range(2)]
+
+        async def asked() -> None:
+            with upstream.admitted():
+                await upstream.ask("a", b"{}", "r")
+
+        tasks = [asyncio.create_task(asked()) for _ in range(2)]
         while len(scripted.paths) < 2:
             await asyncio.sleep(0.01)
-        with pytest.raises(ApiError) as full:
-            await upstream.ask("a", b"{}", "r")
+        with pytest.raises(ApiError) as full, upstream.admitted():
+            pass
         assert (full.value.status_code, full.value.code) == (429, "queue_full")
         for task in tasks:
             task.cancel()

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 import pytest
 from pydantic import ValidationError
 
-from groundwire.server.wire import Only, Wire
+from groundwire.server.wire import FirstError, Only, Wire
 
 
 class Wired(Wire):
@@ -41,3 +41,21 @@ def test_nothing_is_coerced_and_nothing_unknown():
         Wired(count="3")
     with pytest.raises(ValidationError, match="Extra inputs"):
         Wired(other=1)
+
+
+class Many(Wire):
+    items: Annotated[list[int], FirstError()] | None = None
+    named: Annotated[dict[str, int], FirstError()] | None = None
+
+
+@pytest.mark.parametrize("given", [{"items": ["a"] * 5}, {"named": {"a": "b", "c": "d"}}])
+def test_the_first_wrong_item_is_enough(given):
+    with pytest.raises(ValidationError) as refused:
+        Many.model_validate(given)
+    assert refused.value.error_count() == 1
+
+
+def test_an_object_of_unknown_fields_is_one_error():
+    with pytest.raises(ValidationError, match="300 fields") as refused:
+        Wired.model_validate({f"x{i}": 0 for i in range(300)})
+    assert refused.value.error_count() == 1
