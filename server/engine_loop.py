@@ -223,8 +223,10 @@ class EngineLoop:
             try:
                 return self._answering.add(request)
             except PromptTooLong:
+                if not stream.shrink:
+                    raise  # before the prompt, perhaps of megabytes, is made into tokens once more
                 room = self.detector.engine.context - len(render(self.detector.tokenizer, request.messages))
-                if not stream.shrink or not 1 <= room < request.sampling.max_tokens:
+                if not 1 <= room < request.sampling.max_tokens:
                     raise
                 shorter = replace(request.sampling, max_tokens=room)
                 return self._answering.add(replace(request, sampling=shorter))
@@ -257,19 +259,24 @@ class EngineLoop:
             job = self._scoring.popleft()
             self._busy_scoring = True
             count = SLICE if self._active else SLICE_IDLE
-        event: list[Detection] | Exception | None = None
-        try:
-            job.found += self.detector.score_batch(job.next(count))
-            event = job.found if len(job.found) == len(job.examples) else None
-        except Exception:
-            logger.exception("%d answers could not be scored", len(job.examples))
-            event = EngineFailed()
+        job.found += self._scores(job.next(count))
+        done = len(job.found) == len(job.examples)
         with self._changed:
             self._busy_scoring = False
-            if event is None and not job.result.done():
+            if not done and not job.result.done():
                 self._scoring.append(job)
-        if event is not None:
-            self._send([(job, event)])
+        if done:
+            self._send([(job, job.found)])
+
+    def _scores(self, examples: Sequence[Example]) -> list[Detection]:
+        """Detections of answers to one prompt; where they cannot be had together, one by one, each failing alone."""
+        try:
+            return self.detector.score_batch(examples)
+        except Exception as error:
+            if len(examples) > 1:
+                return [found for example in examples for found in self._scores([example])]
+            logger.exception("an answer was not checked")
+            return [self.detector.not_checked("capture_failed", type(error).__name__)]
 
     def _fail(self) -> None:
         """End every answer under way and begin afresh."""

@@ -14,7 +14,7 @@ import logging
 import os
 import threading
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from queue import Full, Queue
@@ -69,6 +69,8 @@ class VerdictLog:
 
     def write(self, entry: Entry) -> None:
         """Hand over an entry; returns at once."""
+        if not self.text:  # else texts that nobody will see would wait for the disk
+            entry = replace(entry, messages=(), response=None)
         try:
             self._queue.put_nowait(entry)
         except Full:

@@ -308,18 +308,20 @@ def test_a_small_job_gets_through_beside_a_large_one():
     running(detector, work)
 
 
-def test_scoring_that_fails_is_an_error_and_the_thread_lives_on():
+def test_an_answer_whose_scoring_fails_says_so_and_keeps_no_other_from_its_score():
     detector = fake_detector()
     plain = detector.score_batch
 
-    def fail(_: Any) -> Any:
-        raise RuntimeError("broken")
+    def fail(examples: Any) -> Any:
+        if any(one.id == "bad" for one in examples):
+            raise RuntimeError("broken")
+        return plain(examples)
 
     async def work(loop: EngineLoop) -> None:
         detector.score_batch = fail  # type: ignore[method-assign]
-        with pytest.raises(EngineFailed):
-            await loop.score([example("a")])
-        detector.score_batch = plain  # type: ignore[method-assign]
+        found = await loop.score([example("a"), example("bad"), example("b")])
+        assert [one.reason for one in found] == [None, "capture_failed", None]
+        assert found[1].detail == "RuntimeError"
         assert (await loop.score([example("a")]))[0].checked
 
     running(detector, work)
