@@ -60,6 +60,10 @@ def configure(level: str) -> None:
     handler = logging.StreamHandler()
     handler.setFormatter(JsonFormatter())
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
+    for logger in map(logging.getLogger, ("uvicorn", "uvicorn.error")):  # which may have handlers of their own
+        logger.handlers.clear()
+        logger.setLevel(logging.NOTSET)
+        logger.propagate = True
     logging.getLogger("uvicorn.access").disabled = True  # the line per request is ours
     if level != "debug":
         for chatty in ("httpx", "httpcore"):

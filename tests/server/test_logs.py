@@ -9,6 +9,7 @@ import logging
 import time
 
 import pytest
+import uvicorn
 from fastapi import Request
 from fastapi.responses import StreamingResponse
 
@@ -166,6 +167,7 @@ def test_exceptions_of_others_lose_their_message_too(monkeypatch):
     root, level, disabled = logging.getLogger(), logging.getLogger().level, logging.getLogger("uvicorn.access").disabled
     handlers = root.handlers[:]
     chatty = {name: logging.getLogger(name).level for name in ("httpx", "httpcore")}
+    uvicorn.Config("", log_config=uvicorn.config.LOGGING_CONFIG)  # what a server started elsewhere leaves behind
     try:
         configure("warning")
         try:
