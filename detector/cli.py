@@ -18,6 +18,7 @@ COMMANDS = {
     "demo": ("groundwire.demo", "demo", "Watch a small model answer from passages, and its answers being checked."),
     "score": ("groundwire.batch.command", "score", "Score answers that exist: a JSONL file in, a JSONL file out."),
     "report": ("groundwire.report.command", "report", "Make an HTML page to read of what `score` wrote."),
+    "sample": ("groundwire.sample.command", "sample", "Pick the rows of what `score` wrote that are worth labelling."),
     "terms": ("groundwire.terms_page.command", "terms", "Make an HTML page to read of what a detector looks at."),
     "calibrate": (
         "groundwire.training.commands",

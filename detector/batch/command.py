@@ -92,6 +92,9 @@ def score(
 
 def report(summary: Summary, target: str) -> str:
     """The summary as a few lines to read."""
+    from groundwire.batch.origins import unlike
+    from groundwire.counts import shown
+
     flagged = f"{summary.flagged} ({summary.flagged / summary.checked:.1%} of checked)" if summary.checked else "0"
     reasons = ", ".join(f"{count} {reason}" for reason, count in summary.not_checked.most_common())
     speed = f"{summary.rows / summary.seconds:.1f} rows/s" if summary.seconds else "-"
@@ -100,10 +103,12 @@ def report(summary: Summary, target: str) -> str:
         ("checked", str(summary.checked)),
         ("flagged", flagged),
         ("not checked", f"{summary.not_checked.total()}" + (f" ({reasons})" if reasons else "")),
+        ("unlike", unlike(summary.counts.all)),
+        ("unfaithful", shown(summary.counts.corrected())),
         ("time", f"{summary.seconds:.1f} s, {speed}"),
         ("written to", target),
     ]
-    text = "\n".join(f"{name:<12} {value}" for name, value in lines)
+    text = "\n".join([*(f"{name:<12} {value}" for name, value in lines), *summary.counts.lines()])
     if summary.invalid:
         text += f"\n{summary.invalid} rows could not be read; their `detail` in {target} says why"
     return text

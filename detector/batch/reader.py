@@ -6,9 +6,9 @@ import errno
 import json
 import os
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -17,16 +17,21 @@ from groundwire.errors import InputError
 from groundwire.types import Example, Reason
 
 STDIN = "-"
+ABOUT = ("generator", "group", "label", "label_weight")
 _BOM = b"\xef\xbb\xbf"
 
 
 @dataclass(frozen=True)
 class ExampleRow:
-    """A row to be scored. `id` is the caller's own, as given (a whole number stays one), or "line-N" without one."""
+    """A row to be scored. `id` is the caller's own, as given (a whole number stays one), or "line-N" without one.
+
+    about: those of the fields `ABOUT` that the row has, as given; the summary of a run counts by them.
+    """
 
     line: int
     id: str | int
     example: Example
+    about: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -36,6 +41,7 @@ class InvalidRow:
     line: int
     id: str | int
     error: InputError
+    about: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def reason(self) -> Reason:
@@ -97,14 +103,16 @@ def _parse_lines(lines: Iterable[bytes]) -> Iterator[Row]:
 
 def _parse_line(line: bytes, number: int) -> Row:
     name: str | int = f"line-{number}"
+    about: dict[str, Any] = {}
     try:
         row = _load(line)
         if isinstance(row, dict):
+            about = {key: row[key] for key in ABOUT if row.get(key) is not None}
             given = row_id(row)
             name = name if given is None else given
-        return ExampleRow(number, name, parse_row(row, default_id=str(name)))
+        return ExampleRow(number, name, parse_row(row, default_id=str(name)), about)
     except InputError as error:
-        return InvalidRow(number, name, error)
+        return InvalidRow(number, name, error, about)
 
 
 def _load(line: bytes) -> Any:

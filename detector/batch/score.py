@@ -19,6 +19,7 @@ from typing import Protocol, runtime_checkable
 from tqdm import tqdm
 
 from groundwire.batch.chunks import chunked
+from groundwire.batch.origins import Origins
 from groundwire.batch.reader import ExampleRow, InvalidRow, Row, check_source, count_rows, read_rows
 from groundwire.batch.writer import PartialWriter, check_target
 from groundwire.errors import InputError
@@ -37,20 +38,25 @@ class BatchDetector(Protocol):
 
 @dataclass
 class Summary:
-    """What a run did. `not_checked` counts by reason; `rows` is `checked` and all of these; `seconds` is wall time."""
+    """What a run did. `not_checked` counts by reason; `rows` is `checked` and all of these; `seconds` is wall time.
+
+    counts: the same by generator, with what else the rows say of themselves.
+    """
 
     rows: int = 0
     checked: int = 0
     flagged: int = 0
     not_checked: Counter[str] = field(default_factory=Counter)
     seconds: float = 0.0
+    counts: Origins = field(default_factory=Origins)
 
     @property
     def invalid(self) -> int:
         """Rows that could not be read."""
         return self.not_checked["invalid_input"]
 
-    def add(self, verdict: Verdict) -> None:
+    def add(self, verdict: Verdict, row: Row) -> None:
+        self.counts.add(verdict.detection, bool(verdict.flagged), row)
         self.rows += 1
         if verdict.detection.checked:
             self.checked += 1
@@ -90,7 +96,7 @@ def score_file(
             for row, detection in zip(chunk, _detect(detector, chunk), strict=True):
                 verdict = decide(detection, threshold, action="annotate")
                 writer.write({"id": row.id, "hallucination": verdict.to_dict(top_terms=top_terms, tokens=tokens)})
-                summary.add(verdict)
+                summary.add(verdict, row)
             writer.sync()
             bar.update(len(chunk))
         writer.finish()

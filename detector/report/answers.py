@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -22,6 +23,8 @@ SAME_FILE = "pass the very file that was scored, unchanged"
 class Answer:
     """What was scored. `label` is 1 unfaithful, 0 faithful, None unlabelled; `group` ties answers of one source.
 
+    weight: one over the chance with which the row was drawn to be labelled.
+
     `text` is None where the row could not be read. `columns` holds the row's plain values (text, number, truth value).
     """
 
@@ -32,6 +35,7 @@ class Answer:
     label: int | None = None
     group: str | None = None
     columns: Mapping[str, str] = field(default_factory=dict)
+    weight: float | None = None
 
 
 def read_answers(source: str | Path) -> Iterator[Answer]:
@@ -40,7 +44,7 @@ def read_answers(source: str | Path) -> Iterator[Answer]:
     Raises InputError where the file cannot be read, or a "label" is neither 1, 0 nor null.
     """
     # Twice the parsing, but ids and messages are then what `score` saw, and labels are no concern of its reader.
-    for row, values in zip(read_rows(source), _objects(source), strict=True):
+    for row, values in zip(read_rows(source), read_objects(source), strict=True):
         yield _answer(row, values)
 
 
@@ -92,7 +96,7 @@ def _check_text(row: Scored, answer: Answer) -> None:
             )
 
 
-def _objects(source: str | Path) -> Iterator[Mapping[str, Any]]:
+def read_objects(source: str | Path) -> Iterator[Mapping[str, Any]]:
     """The object of every line that is not blank; an empty one where the line holds none."""
     with open(source, "rb") as lines:
         for number, line in enumerate(lines, 1):
@@ -109,12 +113,14 @@ def _answer(row: Row, values: Mapping[str, Any]) -> Answer:
     columns = {key: _plain(value) for key, value in values.items() if isinstance(value, str | int | float)}
     group = columns.get("group")
     if isinstance(row, InvalidRow):
-        return Answer(row.line, row.id, None, (), None, group, columns)
-    label = _label(values.get("label"), row.line)
-    return Answer(row.line, row.id, row.example.response, row.example.messages, label, group, columns)
+        return Answer(row.line, row.id, None, (), None, group, columns=columns)
+    label, weight = label_of(values, row.line), weight_of(values, row.line)
+    return Answer(row.line, row.id, row.example.response, row.example.messages, label, group, columns, weight)
 
 
-def _label(value: object, line: int) -> int | None:
+def label_of(values: Mapping[str, Any], line: int) -> int | None:
+    """The row's label, 1 or 0, None without one. Raises InputError where it is anything else."""
+    value = values.get("label")
     if value is None:
         return None
     if isinstance(value, int | float) and value in (0, 1):  # tables with gaps write 1.0
@@ -123,6 +129,20 @@ def _label(value: object, line: int) -> int | None:
         f"line {line}: the label is {value!r:.60}",
         expected="1 (unfaithful), 0 (faithful) or null",
         remedy="write labels as numbers, or leave them out",
+    )
+
+
+def weight_of(values: Mapping[str, Any], line: int) -> float | None:
+    """The row's `label_weight`, None without one. Raises InputError where it is no finite number above 0."""
+    value = values.get("label_weight")
+    if value is None:
+        return None
+    if isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < math.inf:
+        return float(value)
+    raise InputError(
+        f"line {line}: the label_weight is {value!r:.60}",
+        expected="one over the chance with which the row was drawn to be labelled, a number above 0",
+        remedy="keep the field as `groundwire sample` wrote it",
     )
 
 

@@ -16,6 +16,7 @@ from groundwire.batch.writer import check_target
 from groundwire.errors import InputError
 from groundwire.report.answers import Answer, check_answers, join, read_answers
 from groundwire.report.document import write_document
+from groundwire.report.labels import Labels, labelled, read_labels
 from groundwire.report.page import page
 from groundwire.report.rows import Scored, read_scored
 from groundwire.report.tally import Tally
@@ -31,6 +32,7 @@ def build_report(
     answers: str | Path | None = None,
     top: int = TOP,
     by: Sequence[str] = (),
+    labels: str | Path | None = None,
     overwrite: bool = False,
     progress: bool = True,
 ) -> Tally:
@@ -38,6 +40,7 @@ def build_report(
 
     answers: the file that was scored; it brings texts and labels. top: how many of the highest scores to show.
     by: columns of `answers` to count by; none takes those of generator and dataset that tell rows apart.
+    labels: rows of `answers` with labels, as `groundwire sample` wrote them; matched by id, other labels are left out.
     progress: show a progress bar on standard error, where that is a terminal.
     Raises InputError where a file cannot be used, the two do not belong together, or no row has a column of `by`;
     GroundwireError where writing fails.
@@ -48,14 +51,21 @@ def build_report(
             expected="the file that was scored, which has these columns",
             remedy="pass it as --answers (answers=...)",
         )
+    if labels is not None and answers is None:
+        raise InputError(
+            "labels without answers",
+            expected="the file that was scored, whose rows the labels belong to",
+            remedy="pass it as --answers (answers=...)",
+        )
     check_source(scored)
     check_target(target, source=scored, overwrite=overwrite)
     if answers is not None:
         check_answers(answers)
         check_target(target, source=answers, overwrite=overwrite)
+    known = None if labels is None else read_labels(labels)
     tally = Tally(top=top, by=tuple(dict.fromkeys(by)) or ORIGINS)
     with tqdm(total=count_rows(scored), unit="row", desc="reading", disable=None if progress else True) as bar:
-        for row, answer in _pairs(scored, answers):
+        for row, answer in _pairs(scored, answers, known):
             tally.add(row, answer)
             bar.update()
     _check(tally, scored, by)
@@ -66,9 +76,12 @@ def build_report(
     return tally
 
 
-def _pairs(scored: str | Path, answers: str | Path | None) -> Iterator[tuple[Scored, Answer | None]]:
+def _pairs(
+    scored: str | Path, answers: str | Path | None, labels: Labels | None
+) -> Iterator[tuple[Scored, Answer | None]]:
     if answers is not None:
-        yield from join(read_scored(scored), read_answers(answers))
+        pairs = join(read_scored(scored), read_answers(answers))
+        yield from pairs if labels is None else labelled(pairs, labels)
     else:
         yield from ((row, None) for row in read_scored(scored))
 

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 from groundwire.report.cards import cards
 from groundwire.report.charts import histogram, legend
 from groundwire.report.document import document
 from groundwire.report.markup import Html, bdi, count, details, el, html, percent, table
+from groundwire.report.origins import breakdowns, overall
 from groundwire.report.quality import quality
 from groundwire.report.reading import REASONS, reading
-from groundwire.report.tally import BINS, NONE, Counts, Tally
-
-MOST_VALUES = 50
+from groundwire.report.tally import BINS, Tally
 
 
 def page(tally: Tally, *, scored: str, answers: str | None = None) -> Html:
@@ -22,7 +19,7 @@ def page(tally: Tally, *, scored: str, answers: str | None = None) -> Html:
         ("scores", "Distribution of scores", _scores(tally)),
         ("accuracy", "How often it is right", quality(tally)),
         ("answers", "Most suspicious answers", _answers(tally)),
-        ("by", "By origin", _breakdowns(tally)),
+        ("by", "By origin", breakdowns(tally)),
         ("reading", "How to read this page", reading()),
     ]
     return document(f"Groundwire report: {scored}", _head(tally, scored, answers), sections)
@@ -49,9 +46,9 @@ def _summary(tally: Tally) -> Html:
         ),
         _tile("not checked", f"{total.not_checked:,}", "never counted as clean"),
     ]
-    if tally.placed:
-        tiles.append(_tile("unlike training", f"{tally.unlike:,}", "rows far from what the detector was trained on"))
-    return html(el("div", *tiles, class_="tiles"), _not_checked(tally), _detectors(tally))
+    if total.placed:
+        tiles.append(_tile("unlike training", f"{total.unlike:,}", "rows far from what the detector was trained on"))
+    return html(el("div", *tiles, class_="tiles"), overall(tally), _not_checked(tally), _detectors(tally))
 
 
 def _tile(name: str, number: str, words: str, class_: str = "") -> Html:
@@ -59,9 +56,9 @@ def _tile(name: str, number: str, words: str, class_: str = "") -> Html:
 
 
 def _not_checked(tally: Tally) -> Html | None:
-    if not tally.reasons:
+    if not tally.all.reasons:
         return None
-    rows = [[el("code", r[:60]), REASONS.get(r, ""), f"{n:,}"] for r, n in tally.reasons.most_common(20)]
+    rows = [[el("code", r[:60]), REASONS.get(r, ""), f"{n:,}"] for r, n in tally.all.reasons.most_common(20)]
     return html(el("h3", "Not checked, and why"), table(["reason", "meaning", "rows"], rows))
 
 
@@ -113,31 +110,3 @@ def _answers(tally: Tally) -> Html | None:
 
 def _no_scores() -> Html:
     return el("p", "No answer was checked, so there are no scores. This says nothing about the answers.", class_="note")
-
-
-def _breakdowns(tally: Tally) -> Html | None:
-    return html(*(_breakdown(column, values, bool(tally.all.labelled)) for column, values in tally.by.items())) or None
-
-
-def _breakdown(column: str, values: Mapping[str, Counts], labels: bool) -> Html:
-    ranked = sorted(values.items(), key=lambda item: (-item[1].rows, item[0]))
-    head = [column, "rows", "not checked", "share flagged", ""] + ["labelled unfaithful"] * labels
-    rows = [_breakdown_row(value, counts, labels) for value, counts in ranked[:MOST_VALUES]]
-    left = len(ranked) - MOST_VALUES
-    note = el("p", f"[ {left:,} further values with fewer rows left out ]", class_="note") if left > 0 else None
-    return html(el("h3", "By ", bdi(column, 100)), table(head, rows, class_="by"), note)
-
-
-def _breakdown_row(value: str, counts: Counts, labels: bool) -> list[Html]:
-    share = counts.flagged / counts.checked if counts.checked else 0.0
-    rect = el("rect", x=0, y=2, width=f"{share:.2%}", height=10, class_="unfaithful")
-    drawn = el("svg", el("rect", x=0, y=2, width="100%", height=10, class_="track"), rect, width=110, height=14)
-    flagged = f"{percent(counts.flagged, counts.checked)} ({counts.flagged:,} of {counts.checked:,})"
-    known = f"{percent(counts.unfaithful, counts.labelled)} ({counts.unfaithful:,} of {counts.labelled:,})"
-    name = el("i", value) if value == NONE else bdi(value, 100)
-    return [
-        name,
-        *map(html, [f"{counts.rows:,}", f"{counts.not_checked:,}", flagged]),
-        drawn,
-        *([html(known)] * labels),
-    ]

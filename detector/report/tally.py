@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from jaxtyping import Float, Int
 
+from groundwire.counts import Counts, cluster
 from groundwire.report.answers import Answer
 from groundwire.report.rows import Scored
 
@@ -22,28 +23,6 @@ MOST_VALUES = 1000
 NONE = "(none)"
 OTHERS = "(further values)"
 Pair = tuple[Scored, Answer | None]
-
-
-@dataclass
-class Counts:
-    """Rows of one kind. `rows` is `checked` and what was not; `unfaithful` counts labels among `labelled`."""
-
-    rows: int = 0
-    checked: int = 0
-    flagged: int = 0
-    labelled: int = 0
-    unfaithful: int = 0
-
-    @property
-    def not_checked(self) -> int:
-        return self.rows - self.checked
-
-    def add(self, row: Scored, label: int | None) -> None:
-        self.rows += 1
-        self.checked += row.checked
-        self.flagged += row.flagged
-        self.labelled += label is not None
-        self.unfaithful += label == 1
 
 
 @dataclass
@@ -81,7 +60,6 @@ class Tally:
     """Counts rows given to `add`. `top`: how many of the highest scores to keep whole; `by`: columns to count by.
 
     detectors, thresholds: how many rows each was given for. histogram: checked rows per label and bin of the score.
-    unlike: rows unlike training, of `placed` rows that say whether they are.
     """
 
     def __init__(self, *, top: int, by: Sequence[str] = ()) -> None:
@@ -89,29 +67,23 @@ class Tally:
         self.all = Counts()
         self.by: dict[str, dict[str, Counts]] = {column: {} for column in by}
         self.columns: set[str] = set()
-        self.reasons: Counter[str] = Counter()
         self.detectors: Counter[tuple[str, ...]] = Counter()
         self.thresholds: Counter[float] = Counter()
         self.histogram: dict[int | None, list[int]] = {label: [0] * BINS for label in (0, 1, None)}
         self.labelled = Labelled()
-        self.unlike = self.placed = 0
         self._highest: list[tuple[float, int, Pair]] = []
 
     def add(self, row: Scored, answer: Answer | None = None) -> None:
         """Count one row, and its answer where the file that was scored is at hand."""
         label = answer.label if answer else None
-        self.all.add(row, label)
+        _count(self.all, row, answer)
         if answer:
             self._add_columns(row, answer)
         if row.detector:
             self._limited(
                 self.detectors, tuple(_name(row.detector.get(k)) for k in ("id", "version", "model", "hookpoint"))
             )
-        if row.unlike:
-            self.placed += 1
-            self.unlike += row.unlike.flag
         if row.score is None:
-            self.reasons[row.reason or "unknown"] += 1
             return
         self._limited(self.thresholds, row.threshold)
         self.histogram[label][min(int(row.score * BINS), BINS - 1)] += 1
@@ -130,7 +102,7 @@ class Tally:
             value = answer.columns.get(column, NONE)
             if value not in values and len(values) >= MOST_VALUES:
                 value = OTHERS
-            values.setdefault(value, Counts()).add(row, answer.label)
+            _count(values.setdefault(value, Counts()), row, answer)
 
     def _keep(self, score: float, pair: Pair) -> None:
         item = (score, -self.all.rows, pair)  # the row's number decides before rows would be compared
@@ -143,6 +115,18 @@ class Tally:
     def _limited(counter: Counter, key: object) -> None:
         if key in counter or len(counter) < MOST_VALUES:
             counter[key] += 1
+
+
+def _count(counts: Counts, row: Scored, answer: Answer | None) -> None:
+    counts.add(
+        row.score,
+        flagged=row.flagged,
+        reason=row.reason,
+        unlike=row.unlike.flag if row.unlike else None,
+        label=answer.label if answer else None,
+        group=cluster(answer.group, answer.messages) if answer and answer.label is not None else None,
+        weight=answer.weight if answer else None,
+    )
 
 
 def _name(value: object) -> str:

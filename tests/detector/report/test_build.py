@@ -34,7 +34,7 @@ def test_a_page_of_scores_and_answers(mixed, tmp_path):
     assert "20 have a label: 10 unfaithful, 10 faithful" in words
     assert "By generator" in words
     assert "By dataset" not in words  # one value tells no rows apart
-    assert "a 11 1 50.0% (5 of 10)" in words
+    assert "a 11 1 1 empty_response – 50.0% (5 of 10)" in words
 
 
 def test_columns_of_one_s_own(mixed, tmp_path):

@@ -26,7 +26,7 @@ def test_counts_add_up_and_the_highest_are_kept_in_order(scores, top):
         tally.add(row(i, score))
     checked = [s for s in scores if s is not None]
     assert (tally.all.rows, tally.all.checked) == (len(scores), len(checked))
-    assert tally.reasons.total() == tally.all.not_checked == len(scores) - len(checked)
+    assert tally.all.reasons.total() == tally.all.not_checked == len(scores) - len(checked)
     assert tally.all.flagged == sum(s > 0.5 for s in checked)
     assert sum(map(sum, tally.histogram.values())) == len(checked)
     order = sorted((-s, i) for i, s in enumerate(scores) if s is not None)[:top]
@@ -85,5 +85,5 @@ def test_rows_unlike_training_and_their_detectors_are_counted():
     tally.add(row(1, 0.1, unlike=Unlike(True), detector={"id": "a", "version": "1", "model": "m", "hookpoint": "h"}))
     tally.add(row(2, 0.1, unlike=Unlike(False), detector={"id": "a", "version": "2", "model": "m", "hookpoint": None}))
     tally.add(row(3, 0.1))
-    assert (tally.unlike, tally.placed) == (1, 2)
+    assert (tally.all.unlike, tally.all.placed) == (1, 2)
     assert set(tally.detectors) == {("a", "1", "m", "h"), ("a", "2", "m", "–")}
