@@ -43,7 +43,7 @@ UNPICKLERS = {"pickle", "cPickle", "cloudpickle", "dill", "joblib", "marshal", "
 CLIENTS = ("clients", "server", "langchain", "llama-index", "haystack", "litellm")  # extras of `make test-clients`
 FRAMEWORKS = ("langchain", "langchain_core", "langchain_openai", "llama_index", "haystack", "litellm")
 SERVING = ("fastapi", "starlette", "uvicorn", "pydantic_settings", "prometheus_client", "httpx", "opentelemetry")
-ABSENT = (*FRAMEWORKS, *SERVING, "interpret", "sklearn", "vllm", "pandas", "matplotlib", "pyarrow")
+ABSENT = (*FRAMEWORKS, *SERVING, "interpret", "sklearn", "vllm", "pandas", "matplotlib", "pyarrow", "zstandard")
 WITHOUT_OPTIONAL = f"""
 import sys
 
@@ -251,7 +251,7 @@ def pins(name: str) -> dict[str, str]:
 
 @pytest.mark.parametrize(
     ("constraints", "extras"),
-    [("constraints.txt", ("train", "server", "otel", "dev")), ("constraints-clients.txt", CLIENTS)],
+    [("constraints.txt", ("train", "server", "otel", "parquet", "zstd", "dev")), ("constraints-clients.txt", CLIENTS)],
 )
 def test_every_dependency_is_pinned_inside_its_range(constraints, extras):
     known = pins(constraints)
@@ -268,7 +268,7 @@ def test_every_dependency_is_pinned_inside_its_range(constraints, extras):
 
 
 def test_every_extra_is_tested_in_one_environment_or_the_other():
-    assert set(PROJECT["optional-dependencies"]) == {"train", "dev", "otel", *CLIENTS}
+    assert set(PROJECT["optional-dependencies"]) == {"train", "dev", "otel", "parquet", "zstd", *CLIENTS}
 
 
 @pytest.fixture

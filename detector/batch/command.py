@@ -13,16 +13,21 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.argument("source", metavar="IN", type=click.Path(allow_dash=True))
+@click.argument("source", metavar="IN...", nargs=-1, required=True, type=click.Path(allow_dash=True))
 @click.option(
     "-o",
     "--output",
     "target",
     metavar="OUT",
     required=True,
-    type=click.Path(),
-    help="JSONL file to write the verdicts to.",
+    type=click.Path(allow_dash=True),
+    help='File to write the verdicts to: .jsonl, .jsonl.gz, .jsonl.zst or .parquet; "-" writes standard output.',
 )
+@click.option("--id-column", metavar="NAME", help="Column that holds the row's id. [default: id]")
+@click.option("--prompt-column", metavar="NAME", help="Column that holds the whole prompt. [default: prompt]")
+@click.option("--question-column", metavar="NAME", help="Column that holds the question. [default: question]")
+@click.option("--context-column", metavar="NAME", help="Column that holds the passages. [default: context]")
+@click.option("--response-column", metavar="NAME", help="Column that holds the answer. [default: response]")
 @click.option(
     "--artifact", metavar="FOLDER", help="Detector to score with. [default: the one that ships with Groundwire]"
 )
@@ -38,8 +43,13 @@ if TYPE_CHECKING:
 @click.option("--tokens", is_flag=True, help="Write the score of every token as well.")
 @click.option("--overwrite", is_flag=True, help="Replace OUT, or what an interrupted run left in OUT.partial.")
 def score(
-    source: str,
+    source: tuple[str, ...],
     target: str,
+    id_column: str | None,
+    prompt_column: str | None,
+    question_column: str | None,
+    context_column: str | None,
+    response_column: str | None,
     artifact: str | None,
     model: str | None,
     threshold: float | None,
@@ -48,14 +58,17 @@ def score(
 ) -> None:
     """Say for every answer in IN whether it stays with its passages.
 
-    IN is a JSONL file, one JSON object per line ("-" reads standard input). Each line holds the answer and what was
-    asked, the passages included, in one of three ways:
+    IN is a file, a quoted glob, or several: JSONL (one JSON object per line) or CSV, plain, .gz or .zst, or Parquet;
+    "-" reads JSONL from standard input. Each row holds the answer and what was asked, the passages included, in one
+    of these ways:
 
     \b
       {"id": 1, "prompt": "...", "response": "..."}
       {"id": 1, "messages": [{"role": "user", "content": "..."}], "response": "..."}
       {"id": 1, "context": ["...", "..."], "question": "...", "response": "..."}
+      {"request": {"messages": [...]}, "response": {"choices": [...]}}
 
+    The last is an OpenAI call as logged, or as the batch API writes it. In a cell of CSV, lists are written as JSON.
     Other fields are ignored. OUT gets one line per row, in the same order:
 
     \b
@@ -64,21 +77,27 @@ def score(
     The score is the probability that the answer is NOT faithful to its passages. A row that cannot be checked says
     "not_checked" and why. Rows of one prompt are scored fastest when they stand together.
 
-    Rows are written to OUT.partial as they are finished; it becomes OUT when all are.
+    Rows are written to OUT.partial, as JSONL, as they are finished; it becomes OUT when all are.
 
     Exit code: 0 all rows were readable, 1 all rows were written but some of them could not be read, 2 the command
     failed, 130 interrupted.
     """
+    from groundwire.batch.columns import Columns
     from groundwire.batch.reader import check_source
     from groundwire.batch.score import score_file
+    from groundwire.batch.sources import expand
     from groundwire.batch.writer import check_target
     from groundwire.detector import Detector
 
+    source = tuple(each.path for each in expand(source))
     check_source(source)  # here as well, so that a wrong path fails before the model is loaded
     check_target(target, source=source, overwrite=overwrite)
     try:
         detector = Detector.from_pretrained(artifact, model=model)
-        summary = score_file(detector, source, target, threshold=threshold, tokens=tokens, overwrite=overwrite)
+        columns = Columns(id_column, prompt_column, question_column, context_column, response_column)
+        summary = score_file(
+            detector, source, target, columns=columns, threshold=threshold, tokens=tokens, overwrite=overwrite
+        )
     except (GroundwireError, KeyboardInterrupt) as error:
         for note in getattr(error, "__notes__", ()):
             click.echo(note, err=True)

@@ -1,23 +1,22 @@
-"""Reads JSONL rows one at a time. A bad line becomes an item of its own, so that one of them never ends a run."""
+"""Reads rows of every format, one at a time. A bad one becomes an item of its own, so that it never ends a run."""
 
 from __future__ import annotations
 
-import errno
 import json
-import os
-import sys
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
+from groundwire.batch.columns import ABOUT, Columns
+from groundwire.batch.csv_rows import csv_rows
+from groundwire.batch.parquet_rows import parquet_count, parquet_rows
 from groundwire.batch.rows import NoPassages, parse_row, row_id
+from groundwire.batch.sources import STDIN, Source, check_readable, expand, opened
 from groundwire.errors import InputError
 from groundwire.types import Example, Reason
 
-STDIN = "-"
-ABOUT = ("generator", "group", "label", "label_weight")
+__all__ = ["STDIN", "ExampleRow", "InvalidRow", "Row", "check_source", "count_rows", "read_rows"]
 _BOM = b"\xef\xbb\xbf"
 
 
@@ -25,6 +24,7 @@ _BOM = b"\xef\xbb\xbf"
 class ExampleRow:
     """A row to be scored. `id` is the caller's own, as given (a whole number stays one), or "line-N" without one.
 
+    Where several files are read, that is "FILE:line-N".
     about: those of the fields `ABOUT` that the row has, as given; the summary of a run counts by them.
     """
 
@@ -42,6 +42,7 @@ class InvalidRow:
     id: str | int
     error: InputError
     about: Mapping[str, Any] = field(default_factory=dict)
+    where: str = ""  # the file's name
 
     @property
     def reason(self) -> Reason:
@@ -51,68 +52,72 @@ class InvalidRow:
 Row = ExampleRow | InvalidRow
 
 
-def read_rows(source: str | Path) -> Iterator[Row]:
-    """Rows of a JSONL file, or of standard input where `source` is "-", in order and one line in memory at a time.
+def read_rows(source: str | Path | Sequence[str | Path], columns: Columns | None = None) -> Iterator[Row]:
+    """Rows of files and globs, or of standard input where it is "-", in order and few in memory at a time.
 
-    Lines are UTF-8 and end with a line feed; a byte order mark is tolerated; blank lines are skipped, yet counted in
-    line numbers, which start at 1. Raises InputError where the file cannot be opened or read.
+    JSONL lines are UTF-8 and end with a line feed; a byte order mark is tolerated; blank lines are skipped, yet counted
+    in line numbers, which start at 1. In Parquet these are row numbers. Raises InputError where a file cannot be opened
+    or read, or lacks a column of `columns`; MissingExtra where its format needs one that is not installed.
     """
-    try:
-        with _open(source) as stream:
-            yield from _parse_lines(stream)
-    except OSError as error:
-        raise _unreadable(source, error) from error
+    columns = columns or Columns()
+    sources = expand(source)
+    for each in sources:
+        prefix = f"{each.path}:" if len(sources) > 1 else ""
+        for number, content in _records(each, columns):
+            yield _row(content, number, each, prefix, columns)
 
 
-def check_source(source: str | Path) -> None:
-    """Raise InputError where `source` cannot be read. Nothing is opened: a pipe would lose its writer."""
-    if str(source) == STDIN:
-        return
-    if Path(source).is_dir():
-        raise _unreadable(source, IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR)))
-    if not os.access(source, os.R_OK):
-        code = errno.EACCES if Path(source).exists() else errno.ENOENT
-        raise _unreadable(source, OSError(code, os.strerror(code)))
+def check_source(source: str | Path | Sequence[str | Path]) -> None:
+    """Raise InputError where `source` cannot be read, MissingExtra where that needs one. Nothing is opened."""
+    for each in expand(source):
+        check_readable(each)
 
 
-def count_rows(source: str | Path) -> int | None:
-    """Number of rows, by a quick pass over the file; None where only reading it once can tell (standard input, pipes).
+def count_rows(source: str | Path | Sequence[str | Path]) -> int | None:
+    """Number of rows, by a quick pass over plain files; None where only reading can tell (pipes, compressed, CSV).
 
-    Raises InputError where the file cannot be read.
+    Raises InputError where a file cannot be read.
     """
-    if str(source) == STDIN or not Path(source).is_file():
-        return None
-    try:
-        with _open(source) as stream:
-            return sum(1 for line in stream if line.strip())
-    except OSError as error:
-        raise _unreadable(source, error) from error
+    total = 0
+    for each in expand(source):
+        if each.path == STDIN or each.compression or each.format == "csv" or not Path(each.path).is_file():
+            return None
+        if each.format == "parquet":
+            total += parquet_count(each)
+        else:
+            with opened(each) as stream:
+                total += sum(1 for line in stream if line.strip())
+    return total
 
 
-def _open(source: str | Path) -> AbstractContextManager[BinaryIO]:
-    # Bytes, not text: Python's universal newlines would also break lines at a bare carriage return.
-    return nullcontext(sys.stdin.buffer) if str(source) == STDIN else open(source, "rb")
+def _records(source: Source, columns: Columns) -> Iterator[tuple[int, Any]]:
+    """Number and content of every row of one file; bytes where it is still to be parsed, an InputError where bad."""
+    if source.format == "csv":
+        yield from csv_rows(source, columns)
+    elif source.format == "parquet":
+        yield from parquet_rows(source, columns)
+    else:
+        with opened(source) as stream:
+            for number, line in enumerate(stream, 1):
+                content = line.removeprefix(_BOM) if number == 1 else line
+                if content.strip():
+                    yield number, content
 
 
-def _parse_lines(lines: Iterable[bytes]) -> Iterator[Row]:
-    for number, line in enumerate(lines, 1):
-        content = line.removeprefix(_BOM) if number == 1 else line
-        if content.strip():
-            yield _parse_line(content, number)
-
-
-def _parse_line(line: bytes, number: int) -> Row:
-    name: str | int = f"line-{number}"
+def _row(content: Any, number: int, source: Source, prefix: str, columns: Columns) -> Row:
+    name: str | int = f"{prefix}line-{number}"
     about: dict[str, Any] = {}
     try:
-        row = _load(line)
+        if isinstance(content, InputError):
+            raise content
+        row = columns.read(_load(content) if isinstance(content, bytes) else content)
         if isinstance(row, dict):
             about = {key: row[key] for key in ABOUT if row.get(key) is not None}
             given = row_id(row)
             name = name if given is None else given
         return ExampleRow(number, name, parse_row(row, default_id=str(name)), about)
     except InputError as error:
-        return InvalidRow(number, name, error, about)
+        return InvalidRow(number, name, error, about, source.name)
 
 
 def _load(line: bytes) -> Any:
@@ -126,11 +131,3 @@ def _load(line: bytes) -> Any:
             expected="one JSON object per line, in UTF-8",
             remedy="correct the line; a JSON array or pretty-printed JSON must first be rewritten as JSONL",
         ) from error
-
-
-def _unreadable(source: str | Path, error: OSError) -> InputError:
-    return InputError(
-        f"cannot read {str(source)!r}: {error.strerror or error}",
-        expected='a JSONL file, or "-" for standard input',
-        remedy="check the path and its permissions",
-    )

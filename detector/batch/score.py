@@ -1,4 +1,4 @@
-"""Scores a JSONL file, chunk by chunk: memory does not grow with the file, finished rows are on disk.
+"""Scores files of rows, chunk by chunk: memory does not grow with them, finished rows are on disk.
 
     read_rows -> chunked -> detector.score_batch -> decide -> {"id": ..., "hallucination": {...}} -> PartialWriter
 
@@ -19,9 +19,11 @@ from typing import Protocol, runtime_checkable
 from tqdm import tqdm
 
 from groundwire.batch.chunks import chunked
+from groundwire.batch.columns import Columns
 from groundwire.batch.origins import Origins
 from groundwire.batch.reader import ExampleRow, InvalidRow, Row, check_source, count_rows, read_rows
-from groundwire.batch.writer import PartialWriter, check_target
+from groundwire.batch.sources import expand
+from groundwire.batch.writer import check_target, writer_to
 from groundwire.errors import InputError
 from groundwire.guard import decide
 from groundwire.types import Detection, Example, Verdict
@@ -67,17 +69,20 @@ class Summary:
 
 def score_file(
     detector: BatchDetector,
-    source: str | Path,
+    source: str | Path | Sequence[str | Path],
     target: str | Path,
     *,
+    columns: Columns | None = None,
     threshold: float | None = None,
     overwrite: bool = False,
     tokens: bool = False,
     top_terms: int = 5,
     progress: bool = True,
 ) -> Summary:
-    """Score every row of the JSONL file `source` ("-" is standard input) into the JSONL file `target`.
+    """Score every row of `source`, files or globs ("-" is standard input), into `target` ("-" is standard output).
 
+    Suffixes name the formats: .jsonl, .csv, each also .gz or .zst, and .parquet; the target is JSONL or Parquet.
+    columns: the caller's names for the fields of a row.
     threshold: rows with a score above it are flagged; None takes the detector's own.
     overwrite: replace an existing `target`, or what an interrupted run left of it.
     tokens: write the score of every token as well. top_terms: how many contributions to list per row.
@@ -86,13 +91,14 @@ def score_file(
     are then in `target` + ".partial".
     """
     threshold = _threshold(detector.threshold if threshold is None else threshold)
+    source = [each.path for each in expand(source)]
     check_source(source)
     check_target(target, source=source, overwrite=overwrite)
     summary, start = Summary(), time.perf_counter()
     total = count_rows(source)
     bar = tqdm(total=total, unit="row", desc="scoring", disable=None if progress else True)
-    with bar, PartialWriter(target, overwrite=overwrite) as writer:
-        for chunk in chunked(read_rows(source)):
+    with bar, writer_to(target, overwrite=overwrite) as writer:
+        for chunk in chunked(read_rows(source, columns)):
             for row, detection in zip(chunk, _detect(detector, chunk), strict=True):
                 verdict = decide(detection, threshold, action="annotate")
                 writer.write({"id": row.id, "hallucination": verdict.to_dict(top_terms=top_terms, tokens=tokens)})
@@ -108,12 +114,13 @@ def _detect(detector: BatchDetector, chunk: Sequence[Row]) -> list[Detection]:
     """One detection per row of the chunk; only the valid rows reach the detector."""
     valid = [row for row in chunk if isinstance(row, ExampleRow)]
     detections = detector.score_batch([row.example for row in valid]) if valid else []
-    by_line = {row.line: detection for row, detection in zip(valid, detections, strict=True)}
-    return [_unscored(row) if isinstance(row, InvalidRow) else by_line[row.line] for row in chunk]
+    # By place, not by line number: a chunk can hold rows of two files.
+    scored = iter([detection for _, detection in zip(valid, detections, strict=True)])
+    return [_unscored(row) if isinstance(row, InvalidRow) else next(scored) for row in chunk]
 
 
 def _unscored(row: InvalidRow) -> Detection:
-    detail = f"line {row.line}: {row.error.given}. Expected: {row.error.expected}"
+    detail = f"{row.where}, line {row.line}: {row.error.given}. Expected: {row.error.expected}"
     return Detection(status="not_checked", reason=row.reason, detail=detail)
 
 

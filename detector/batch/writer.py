@@ -3,6 +3,9 @@
 Rows go to `OUT.partial`, straight to the operating system, and are forced to disk with `sync`. Only `finish` renames
 the file to `OUT`. A killed run therefore leaves `OUT.partial` with every finished row, and never an `OUT`. Only a line
 without its line feed at the very end can be torn.
+
+`OUT.partial` is plain JSONL whatever the format of OUT: Parquet and compressed streams cannot be cut off at a row, so
+`finish` packs it into `OUT.packing` and renames that. Where packing fails, the rows are still in `OUT.partial`.
 """
 
 from __future__ import annotations
@@ -10,12 +13,15 @@ from __future__ import annotations
 import errno
 import json
 import os
-from collections.abc import Mapping
+import sys
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from groundwire.batch.packing import check_packable, pack, packed
+from groundwire.batch.sources import STDIN, source_of
 from groundwire.errors import GroundwireError, InputError
 
 
@@ -24,17 +30,24 @@ def partial_path(target: Path) -> Path:
     return target.with_name(target.name + ".partial")
 
 
-def check_target(target: str | Path, *, source: str | Path, overwrite: bool = False) -> None:
-    """Raise InputError where writing `target` would lose something: the input, an existing file, an earlier run."""
+def check_target(target: str | Path, *, source: str | Path | Sequence[str | Path], overwrite: bool = False) -> None:
+    """Raise InputError where writing `target` would lose something: the input, an existing file, an earlier run.
+
+    Raises MissingExtra where the target's format needs one that is not installed. "-" is standard output.
+    """
+    if str(target) == STDIN:
+        return
+    check_packable(source_of(target))
     target = Path(target)
-    if any(
-        path.exists() and Path(source).exists() and path.samefile(source) for path in (target, partial_path(target))
-    ):
-        raise InputError(
-            f"writing {str(target)!r} would overwrite its own input {str(source)!r}",
-            expected="an output file of its own",
-            remedy="choose another output path",
-        )
+    for each in [source] if isinstance(source, str | Path) else source:
+        if any(
+            path.exists() and Path(each).exists() and path.samefile(each) for path in (target, partial_path(target))
+        ):
+            raise InputError(
+                f"writing {str(target)!r} would overwrite its own input {str(each)!r}",
+                expected="an output file of its own",
+                remedy="choose another output path",
+            )
     if target.exists() and not target.is_file():
         raise InputError(
             f"{str(target)!r} is not a regular file", expected="the path of a file", remedy="choose another output path"
@@ -96,7 +109,14 @@ class PartialWriter:
         self.sync()
         try:
             self._file.close()
-            os.replace(self.partial, self.target)
+            source = source_of(self.target)
+            if packed(source):
+                packing = self.target.with_name(self.target.name + ".packing")
+                pack(self.partial, packing, source)
+                os.replace(packing, self.target)
+                self.partial.unlink()
+            else:
+                os.replace(self.partial, self.target)
         except OSError as error:
             raise self._failed(error) from error
 
@@ -121,6 +141,46 @@ class PartialWriter:
 
     def _whereabouts(self) -> str:
         return f"{self.rows} finished rows are kept in {str(self.partial)!r}" if self.rows else "no row was written"
+
+
+class StreamWriter:
+    """Context manager that writes JSON rows to standard output as they are finished; `rows` counts them."""
+
+    def __init__(self) -> None:
+        self.rows = 0
+
+    def __enter__(self) -> StreamWriter:
+        return self
+
+    def write(self, row: Mapping[str, Any]) -> None:
+        """Write one row."""
+        sys.stdout.write(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n")
+        self.rows += 1
+
+    def sync(self) -> None:
+        """Hand the rows so far to the reader. Raises GroundwireError where there is none any more."""
+        try:
+            sys.stdout.flush()
+        except OSError as error:
+            raise GroundwireError(
+                f"cannot write to standard output: {error.strerror or error}",
+                expected="a reader of it, or a file",
+                remedy="write to a file instead",
+            ) from error
+
+    def finish(self) -> None:
+        """All rows are written."""
+        self.sync()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        return
+
+
+def writer_to(target: str | Path, *, overwrite: bool = False) -> PartialWriter | StreamWriter:
+    """The writer for a target: a file, or standard output where it is "-"."""
+    return StreamWriter() if str(target) == STDIN else PartialWriter(target, overwrite=overwrite)
 
 
 def _exists(path: Path) -> InputError:

@@ -128,3 +128,16 @@ def test_help_shows_the_row_formats():
     text = CliRunner().invoke(score, ["--help"]).stdout
     assert '{"id": 1, "prompt": "...", "response": "..."}' in text
     assert "Exit code" in text
+
+
+def test_columns_several_files_and_standard_output(tmp_path):
+    (tmp_path / "a.csv").write_text("prompt,answer\np,r\n")
+    (tmp_path / "b.jsonl").write_text(json.dumps({"prompt": "p", "answer": "r"}) + "\n{\n")
+    result = CliRunner().invoke(
+        score, [str(tmp_path / "a.csv"), str(tmp_path / "b*"), "-o", "-", "--response-column", "answer"]
+    )
+    assert result.exit_code == 1
+    rows = [json.loads(line) for line in result.stdout.splitlines()]
+    b = tmp_path / "b.jsonl"
+    assert [row["id"] for row in rows] == [f"{tmp_path / 'a.csv'}:line-2", f"{b}:line-1", f"{b}:line-2"]
+    assert rows[2]["hallucination"]["detail"].startswith(f"{b}, line 2: not readable JSON")

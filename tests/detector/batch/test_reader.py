@@ -1,9 +1,13 @@
 from __future__ import annotations
 
+import csv
+import gzip
 import io
 import json
 import os
+import random
 import threading
+import tracemalloc
 
 import pytest
 
@@ -106,3 +110,48 @@ def test_missing_files_and_folders_are_input_errors(tmp_path, read):
         with pytest.raises(InputError, match=message) as caught:
             read(path)
         assert caught.value.remedy
+
+
+@pytest.mark.parametrize("name", ["in.jsonl", "in.jsonl.gz", "in.jsonl.zst", "in.csv", "in.csv.gz", "in.parquet"])
+def test_every_format_streams_the_same_rows(tmp_path, name):
+    zstandard, pa = pytest.importorskip("zstandard"), pytest.importorskip("pyarrow")
+    rows = [
+        {"id": str(i), "prompt": random.Random(i).randbytes(1500).hex() + f"\n{i}", "response": "r"}
+        for i in range(1000)
+    ]
+    size = sum(len(row["prompt"]) for row in rows)
+    if name.endswith("parquet"):
+        pytest.importorskip("pyarrow.parquet").write_table(
+            pa.Table.from_pylist(rows), tmp_path / name, row_group_size=100
+        )
+    else:
+        cells = io.StringIO()
+        if ".csv" in name:
+            sheet = csv.DictWriter(cells, ["id", "prompt", "response"])
+            sheet.writeheader()
+            sheet.writerows(rows)
+        data = cells.getvalue().encode() or lines(*rows)
+        packed = {"gz": gzip.compress, "zst": zstandard.compress}.get(name.rsplit(".", 1)[1], bytes)(data)
+        (tmp_path / name).write_bytes(packed)
+    ids, peak = [], 0
+    tracemalloc.start()
+    for row in read_rows(tmp_path / name):
+        assert isinstance(row, ExampleRow)
+        assert row.example.messages[0]["content"] == rows[len(ids)]["prompt"]
+        ids.append(row.id)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert size > 2_000_000
+    assert ids == [row["id"] for row in rows]
+    assert peak < size / 2
+
+
+@pytest.mark.parametrize("name", ["in.jsonl.gz", "in.jsonl.zst"])
+def test_a_truncated_file_ends_in_an_error(tmp_path, name):
+    zstandard = pytest.importorskip("zstandard")
+    data = lines(*(GOOD | {"id": i} for i in range(5_000)))
+    packed = gzip.compress(data) if name.endswith("gz") else zstandard.compress(data)
+    (tmp_path / name).write_bytes(packed[: len(packed) * 3 // 4])
+    rows = read_rows(tmp_path / name)
+    with pytest.raises(InputError, match="cannot read"):
+        list(rows)

@@ -107,7 +107,7 @@ def test_rows_that_cannot_be_scored_are_written_in_their_place(source, target):
     assert list(rows) == ["good", "line-2", "no response", "no passages", "empty", "last"]
     reasons = [rows[name]["reason"] for name in rows]
     assert reasons == [None, "invalid_input", "invalid_input", "no_passages", "empty_response", None]
-    assert rows["no response"]["detail"] == 'line 3: "response" is missing. Expected: a string'
+    assert rows["no response"]["detail"] == f'{source}, line 3: "response" is missing. Expected: a string'
     assert rows["no response"]["status"] == "not_checked"
     assert rows["no response"]["score"] is rows["no response"]["flagged"] is None
     assert summary.not_checked == Counter(invalid_input=2, no_passages=1, empty_response=1)
