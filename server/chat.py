@@ -7,8 +7,8 @@ import asyncio
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
+from groundwire.conversation import found_passages
 from groundwire.server.generating import respond
-from groundwire.server.passages import found_passages
 from groundwire.server.permission import check_choices, given_passages
 from groundwire.server.protocol_chat import ChatRequest
 from groundwire.server.render import ChatRenderer

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
+from groundwire.conversation import Found, found_passages
 from groundwire.server.generating import respond
-from groundwire.server.passages import Found, found_passages
 from groundwire.server.permission import check_choices, given_passages
 from groundwire.server.protocol_completion import CompletionRequest
 from groundwire.server.render import TextRenderer

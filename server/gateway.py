@@ -11,6 +11,7 @@ from urllib.parse import quote
 from fastapi import APIRouter, Request
 from starlette.responses import JSONResponse, Response
 
+from groundwire.conversation import Found, found_passages
 from groundwire.errors import InputError
 from groundwire.server.completions import prompts_passages
 from groundwire.server.disconnect import ClientGone, unless_gone
@@ -18,7 +19,6 @@ from groundwire.server.errors import ApiError
 from groundwire.server.judge import Judge
 from groundwire.server.logs import CLOSED
 from groundwire.server.observer import marked
-from groundwire.server.passages import Found, found_passages
 from groundwire.server.passing import Passing
 from groundwire.server.permission import check_choices, given_passages, rules_for
 from groundwire.server.policies import Rules

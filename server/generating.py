@@ -11,12 +11,12 @@ from collections.abc import Sequence
 from fastapi import Request
 from starlette.responses import Response
 
+from groundwire.conversation import Found
 from groundwire.detector import Detector
 from groundwire.server.answers import Answers, Ask
 from groundwire.server.events import Done
 from groundwire.server.models import check_model, served_name
 from groundwire.server.observer import Observation, Observed, marked
-from groundwire.server.passages import Found
 from groundwire.server.permission import rules_for
 from groundwire.server.protocol import Generation
 from groundwire.server.render import Renderer, Show

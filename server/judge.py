@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from groundwire.conversation import Found
 from groundwire.server.engine_loop import EngineLoop
 from groundwire.server.errors import ApiError
-from groundwire.server.passages import Found
 from groundwire.server.shapes import Said
 from groundwire.server.upstream import malformed
 from groundwire.types import Detection, Example, Reason

@@ -6,7 +6,7 @@ import logging
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from time import perf_counter
-from typing import Any, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 from fastapi import Request
 from starlette.responses import JSONResponse, Response
@@ -14,15 +14,14 @@ from starlette.responses import JSONResponse, Response
 from groundwire.server.disconnect import ClientGone, EventStream, unless_gone
 from groundwire.server.errors import ApiError, api_error
 from groundwire.server.events import Delta, Done, Event, Usage
-from groundwire.server.logs import note
+from groundwire.server.logs import CLOSED, note
+from groundwire.server.recording import keep
 from groundwire.server.render import END, Renderer, headers, sse
 from groundwire.server.tracing import Generated
 from groundwire.server.verdict_log import Entry
 from groundwire.types import Message
 
 logger = logging.getLogger(__name__)
-
-CLOSED = 499  # nobody reads it; the log does
 
 
 @runtime_checkable
@@ -145,11 +144,7 @@ class Reply:
             )
         )
         for done in choices:
-            if done.verdict is None:
-                continue
-            state.metrics.verdict(done.verdict, self._source)
-            if state.verdict_log is not None:
-                name, model = f"{self._renderer.id}-{done.index}", self._renderer.model
-                asked: dict[str, Any] = {"messages": self._asked[done.index], "response": done.answer}
-                state.verdict_log.write(Entry(name, self._source, done.verdict, model, **asked))
+            if done.verdict is not None:
+                name, asked = f"{self._renderer.id}-{done.index}", self._asked[done.index]
+                keep(state, Entry(name, self._source, done.verdict, self._renderer.model, asked, done.answer))
         return usage

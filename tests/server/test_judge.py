@@ -8,13 +8,13 @@ from typing import Any
 
 import pytest
 
+from groundwire.conversation import found_passages
 from groundwire.detector import Detector
 from groundwire.engines.fake import fake_detector
 from groundwire.passages import passages_of
 from groundwire.server.engine_loop import EngineLoop
 from groundwire.server.errors import ApiError
 from groundwire.server.judge import Judge, characters, foreign
-from groundwire.server.passages import found_passages
 from groundwire.server.shapes import Said
 from groundwire.types import Detection, Example
 

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from fastapi import Request
 
+from groundwire.conversation import found_passages
 from groundwire.engines.fake import fake_detector
 from groundwire.passages import passages_of
 from groundwire.server.engine_loop import EngineLoop
@@ -19,7 +20,6 @@ from groundwire.server.errors import ApiError
 from groundwire.server.judge import Judge
 from groundwire.server.metrics import Metrics
 from groundwire.server.options import Options
-from groundwire.server.passages import found_passages
 from groundwire.server.passing import Passing
 from groundwire.server.permission import rules_for
 from groundwire.server.relay import Order, Relay

@@ -7,9 +7,9 @@ import json
 import pytest
 from pydantic import ValidationError
 
+from groundwire.conversation import found_passages
 from groundwire.passages import passages_of
 from groundwire.server.errors import ApiError
-from groundwire.server.passages import found_passages
 from groundwire.server.protocol_gateway import (
     ForwardedChat,
     ForwardedText,
