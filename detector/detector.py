@@ -12,7 +12,7 @@ from groundwire.abstention import abstained
 from groundwire.answering import Answering
 from groundwire.artifact import Artifact
 from groundwire.calibration import sigmoid, threshold_for
-from groundwire.engines.base import Engine
+from groundwire.engines.base import Asked, Engine
 from groundwire.errors import CaptureError, InputError
 from groundwire.prompts import render, tokenize_response
 from groundwire.source import Source
@@ -50,6 +50,8 @@ class Detector:
         threshold: float | None = None,
         target: str = DEFAULT_TARGET,
         prevalence: float | None = None,
+        device: str = "cpu",
+        dtype: str = "float32",
     ) -> Detector:
         """Load an artifact and the model it belongs to.
 
@@ -58,6 +60,7 @@ class Detector:
         threshold: score above which an answer is flagged; None takes the artifact's for `target`.
         prevalence: share of unfaithful answers you expect; scores (and the target's threshold) shift from the
             artifact's reference share to it.
+        device, dtype: of the model, as `load_reader` takes them; of no account where `engine` is given.
         Raises ArtifactError where artifact and model do not belong together, ModelError or FetchError where the model
         cannot be had, InputError on an unknown target.
         """
@@ -70,7 +73,7 @@ class Detector:
             from groundwire.engines.reader import load_reader
             from groundwire.engines.transformers import TransformersEngine
 
-            engine = TransformersEngine(load_reader(model or loaded.model), loaded.hookpoint)
+            engine = TransformersEngine(load_reader(model or loaded.model, dtype=dtype, device=device), loaded.hookpoint)
         loaded.check_engine(engine)
         return cls(loaded, engine, threshold=threshold)
 
@@ -78,27 +81,43 @@ class Detector:
     def tokenizer(self) -> Any:
         return self.engine.tokenizer
 
+    @property
+    def tokens_read(self) -> int:
+        """Tokens that scoring has put through the model so far, each distinct prompt of a batch once."""
+        return self.engine.tokens_read
+
     def score(self, example: Example) -> Detection:
         """Score one answer, as `score_batch` does."""
         return self.score_batch([example])[0]
 
-    def score_batch(self, examples: Sequence[Example]) -> list[Detection]:
+    def score_batch(
+        self, examples: Sequence[Example], *, features: bool = False, passage_windows: bool = False
+    ) -> list[Detection]:
         """Score answers, in order. Answers to the same prompt share its encoding.
 
+        features: keep the activations (`Detection.features`). passage_windows: where a prompt exceeds the model's
+        context, score its passages in overlapping windows; else such an answer is not checked (prompt_too_long).
         A row that cannot be scored is `not_checked` with its reason; it never stops the others.
         """
         found: dict[int, Detection] = {}
-        groups: dict[tuple[int, ...], list[int]] = {}
+        rendered: dict[tuple[tuple[str, str], ...], tuple[int, ...]] = {}  # rows of one prompt are rendered once
+        groups: dict[tuple[int, ...], dict[int, list[Token]]] = {}
         for i, example in enumerate(examples):
             if reason := _nothing_to_check(example.response):
                 found[i] = self.not_checked(reason)
                 continue
             try:
-                groups.setdefault(tuple(render(self.tokenizer, example.messages)), []).append(i)
+                prompt = self._rendered(example, rendered)
             except InputError as error:
                 found[i] = self.not_checked("invalid_input", str(error))
-        for prompt, members in groups.items():
-            found.update(self._score_group(prompt, {i: examples[i] for i in members}))
+                continue
+            tokens = tokenize_response(self.tokenizer, example.response)
+            if len(prompt) + len(tokens) <= self.engine.context:
+                groups.setdefault(prompt, {})[i] = tokens
+            else:
+                lengths = f"{len(prompt)} prompt and {len(tokens)} response tokens"
+                found[i] = self.not_checked("prompt_too_long", f"{lengths}; context of {self.engine.context}")
+        found.update(self._replayed(groups, examples, features))
         return [found[i] for i in range(len(examples))]
 
     def stream(self, request: Request) -> Iterator[Step | Detection]:
@@ -155,25 +174,30 @@ class Detector:
         """A detection that says why there is none."""
         return Detection(status="not_checked", reason=reason, detail=detail, detector=self._about)
 
-    def _score_group(self, prompt: Sequence[int], examples: Mapping[int, Example]) -> dict[int, Detection]:
-        """Detections of all responses to one rendered prompt."""
-        tokens = {i: tokenize_response(self.tokenizer, example.response) for i, example in examples.items()}
-        found: dict[int, Detection] = {}
-        for i in examples:
-            if len(prompt) + len(tokens[i]) > self.engine.context:
-                lengths = f"{len(prompt)} prompt and {len(tokens[i])} response tokens"
-                found[i] = self.not_checked("prompt_too_long", f"{lengths}; context of {self.engine.context}")
-        fits = [i for i in examples if i not in found]
-        if not fits:
-            return found
+    def _rendered(
+        self, example: Example, known: dict[tuple[tuple[str, str], ...], tuple[int, ...]]
+    ) -> tuple[int, ...]:
+        key = tuple((m.get("role", ""), m.get("content", "")) for m in example.messages)
+        if key not in known:
+            known[key] = tuple(render(self.tokenizer, example.messages))
+        return known[key]
+
+    def _replayed(
+        self, groups: Mapping[tuple[int, ...], Mapping[int, Sequence[Token]]], examples: Sequence[Example], keep: bool
+    ) -> dict[int, Detection]:
+        """Detections of responses (by their place in `examples`) to rendered prompts."""
+        asked = [Asked(prompt, [[t.id for t in tokens] for tokens in own.values()]) for prompt, own in groups.items()]
         try:
-            readouts = self.engine.replay(prompt, [[t.id for t in tokens[i]] for i in fits], self.artifact.scorer)
+            readouts = self.engine.replay(asked, self.artifact.scorer, features=keep)
         except CaptureError as error:
-            return found | {i: self.not_checked("capture_failed", str(error)) for i in fits}
+            return {i: self.not_checked("capture_failed", str(error)) for own in groups.values() for i in own}
+        found: dict[int, Detection] = {}
         sources: dict[Source, Source] = {}
-        for i, readout in zip(fits, readouts, strict=True):
-            source = Source.of(examples[i])
-            found[i] = self.detect(readout, examples[i].response, tokens[i], sources.setdefault(source, source))
+        for own, theirs in zip(groups.values(), readouts, strict=True):
+            for (i, tokens), readout in zip(own.items(), theirs, strict=True):
+                source = Source.of(examples[i])
+                detection = self.detect(readout, examples[i].response, tokens, sources.setdefault(source, source))
+                found[i] = replace(detection, features=readout.features) if keep else detection
         return found
 
     def _contributions(

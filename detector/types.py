@@ -125,6 +125,7 @@ class Readout:
     token_logits: `[rows]` log-odds that each token lies in an unfaithful span, by the same additive model.
     mean_features: `[terms]` mean of the encoder's features over the rows, float64; zeros without rows.
     finite: whether every activation was finite; where not, the numbers above mean nothing.
+    features: `[rows, terms]` float32, the encoder's features themselves, where they were asked for.
     forward_seconds, check_seconds: this response's share of the time spent in the model, and in encoding and folding.
     """
 
@@ -137,6 +138,7 @@ class Readout:
     finite: bool = True
     forward_seconds: float = 0.0
     check_seconds: float = 0.0
+    features: Tensor | None = None
 
 
 Kind = Literal[
@@ -223,6 +225,8 @@ class Detection:
     `sigmoid(intercept + sum(c.contribution for c in contributions)) == score`; `contributions` are sorted by size.
     `unlike_training` holds how far the answer lies from the training data (`distance`, its `quantile` among theirs, and
     whether to `flag` it), or None where the detector does not know.
+    `passage_windows` counts the windows in which passages beyond the model's context were read; None where they fit.
+    `features` `[tokens, terms]` are the activations behind the terms of the model, where they were asked for.
     With `status` "not_checked", `reason` says why and every number is None: never a clean bill by default.
     """
 
@@ -237,6 +241,8 @@ class Detection:
     unlike_training: Mapping[str, Any] | None = None
     detector: Mapping[str, Any] | None = None
     detail: str | None = None
+    passage_windows: int | None = None
+    features: Tensor | None = field(default=None, repr=False, compare=False)
     forward_seconds: float = 0.0
     check_seconds: float = 0.0
 
@@ -285,6 +291,7 @@ class Verdict:
             "status": d.status,
             "reason": d.reason,
             **({"detail": d.detail} if d.detail else {}),
+            **({"passage_windows": d.passage_windows} if d.passage_windows else {}),
             "score": d.score,
             "flagged": self.flagged,
             "threshold": self.threshold,

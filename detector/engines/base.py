@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
 from jaxtyping import Float
@@ -11,6 +12,14 @@ from torch import Tensor
 from groundwire.errors import InputError
 from groundwire.scoring import Scorer
 from groundwire.types import Readout, Request, Step
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A prompt and the responses to it that are to be scored, as token ids."""
+
+    prompt: Sequence[int]
+    responses: Sequence[Sequence[int]]
 
 
 @runtime_checkable
@@ -44,6 +53,7 @@ class Engine(Protocol):
 
     model_id: name of the model. fingerprint: hashes of its source files, tokenizer and chat template.
     context: most tokens, prompt and response together. tokenizer: a Hugging Face fast tokenizer, or one like it.
+    tokens_read: tokens that replays have put through the model so far.
     """
 
     model_id: str
@@ -51,6 +61,7 @@ class Engine(Protocol):
     hookpoint: str
     context: int
     tokenizer: Any
+    tokens_read: int
 
     def begin(self, scorer: Scorer) -> Generation:
         """A generation without requests yet."""
@@ -63,11 +74,13 @@ class Engine(Protocol):
         """
         ...
 
-    def replay(self, prompt: Sequence[int], responses: Sequence[Sequence[int]], scorer: Scorer) -> list[Readout]:
-        """Score responses that already exist (token ids) to one prompt; the pass stops at the hookpoint.
+    def replay(self, asked: Sequence[Asked], scorer: Scorer, *, features: bool = False) -> list[list[Readout]]:
+        """Score responses that already exist: for each prompt, the readouts of its responses, in order.
 
-        The prompt is encoded once for all of them. Raises PromptTooLong where the prompt with the longest of them does
-        not fit.
+        Each prompt is encoded once for all its responses, and no pass goes beyond the hookpoint. Which prompts and
+        responses are given together does not change a score by more than 1e-3.
+        features: keep each response's `Readout.features`. Raises PromptTooLong where a prompt with its longest response
+        does not fit.
         """
         ...
 

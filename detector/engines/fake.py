@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -19,7 +20,7 @@ from torch import Tensor
 from groundwire.additive import Shapes
 from groundwire.artifact import PROBE_TEXT, Artifact, Probe
 from groundwire.detector import Detector
-from groundwire.engines.base import check_new
+from groundwire.engines.base import Asked, check_new
 from groundwire.engines.decoding import TextStream
 from groundwire.errors import PromptTooLong
 from groundwire.prompts import render
@@ -77,6 +78,7 @@ class FakeEngine:
 
     def __init__(self, answers: Mapping[str, str] | None = None) -> None:
         self.answers = dict(answers or {})
+        self.tokens_read = 0
         self.tokenizer = FakeTokenizer()
         self.tokenizer(PROBE_TEXT)  # first, so that its ids are the same in every engine and saved artifacts fit
 
@@ -92,15 +94,16 @@ class FakeEngine:
         while len(generation):
             yield from generation.step()
 
-    def replay(self, prompt: Sequence[int], responses: Sequence[Sequence[int]], scorer: Scorer) -> list[Readout]:
+    def replay(self, asked: Sequence[Asked], scorer: Scorer, *, features: bool = False) -> list[list[Readout]]:
         """See `Engine.replay`."""
-        self.check_length(len(prompt) + max(map(len, responses), default=0))
-        state = scorer.new_state(len(responses))
-        for i, ids in enumerate(responses):
-            if ids:
-                slots = torch.full((len(ids),), i)
-                scorer.fold(state, scorer.encode(self.rows(prompt, ids)), slots)
-        return [scorer.finish(state, i) for i in range(len(responses))]
+        return [[self._replay(each.prompt, ids, scorer, features) for ids in each.responses] for each in asked]
+
+    def _replay(self, prompt: Sequence[int], ids: Sequence[int], scorer: Scorer, features: bool) -> Readout:
+        self.check_length(len(prompt) + len(ids))
+        self.tokens_read += len(ids)
+        found = scorer.encode(self.rows(prompt, ids))
+        state = scorer.fold(scorer.new_state(1), found, torch.zeros(len(ids), dtype=torch.long))
+        return replace(scorer.finish(state, 0), features=found if features else None)
 
     def read(self, ids: Sequence[int]) -> Float[Tensor, "tokens d"]:
         """See `Engine.read`."""

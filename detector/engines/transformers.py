@@ -19,6 +19,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from groundwire.capture import capture, find_module
+from groundwire.engines.base import Asked
 from groundwire.engines.generation import Generation, timed
 from groundwire.engines.reader import Reader
 from groundwire.errors import PromptTooLong
@@ -41,6 +42,7 @@ class TransformersEngine:
         self.model_id: str = reader.id
         self.fingerprint: Mapping[str, str] = reader.fingerprint
         self.context: int = reader.context
+        self.tokens_read = 0
         find_module(self.model, hookpoint)
         self.end_ids = _end_ids(self.model, self.tokenizer)
 
@@ -55,8 +57,11 @@ class TransformersEngine:
 
     # -- replay ---------------------------------------------------------------------------------------------------
 
-    def replay(self, prompt: Sequence[int], responses: Sequence[Sequence[int]], scorer: Scorer) -> list[Readout]:
+    def replay(self, asked: Sequence[Asked], scorer: Scorer, *, features: bool = False) -> list[list[Readout]]:
         """See `Engine.replay`."""
+        return [self._replay(each.prompt, each.responses, scorer) for each in asked]
+
+    def _replay(self, prompt: Sequence[int], responses: Sequence[Sequence[int]], scorer: Scorer) -> list[Readout]:
         device = scorer.encoder.weight.device
         state, began = scorer.new_state(len(responses), device), perf_counter()
         check = 0.0
