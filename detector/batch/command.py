@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from groundwire.errors import GroundwireError
 
 if TYPE_CHECKING:
-    from groundwire.batch.score import Summary
+    from groundwire.batch.summary import Summary
+    from groundwire.batch.unit import BatchDetector, Options, Runner
 
 
 @click.command()
@@ -41,7 +46,21 @@ if TYPE_CHECKING:
     help="Flag rows with a score above this. [default: the detector's]",
 )
 @click.option("--tokens", is_flag=True, help="Write the score of every token as well.")
-@click.option("--overwrite", is_flag=True, help="Replace OUT, or what an interrupted run left in OUT.partial.")
+@click.option(
+    "--long-prompts",
+    type=click.Choice(["windows", "skip"]),
+    default="windows",
+    show_default=True,
+    help="Prompts beyond the model's context: score their passages in windows, or do not check them.",
+)
+@click.option("--strict", is_flag=True, help="Stop at the first row that cannot be read, with exit code 2.")
+@click.option(
+    "--resume/--no-resume",
+    default=True,
+    show_default=True,
+    help="Continue a run that was interrupted; --no-resume refuses an OUT that exists, or part of one.",
+)
+@click.option("--overwrite", is_flag=True, help="Begin anew: replace OUT, or what an interrupted run left of it.")
 def score(
     source: tuple[str, ...],
     target: str,
@@ -54,6 +73,9 @@ def score(
     model: str | None,
     threshold: float | None,
     tokens: bool,
+    long_prompts: str,
+    strict: bool,
+    resume: bool,
     overwrite: bool,
 ) -> None:
     """Say for every answer in IN whether it stays with its passages.
@@ -75,38 +97,89 @@ def score(
       {"id": 1, "hallucination": {"status": "checked", "score": 0.83, "flagged": true, "spans": [...], ...}}
 
     The score is the probability that the answer is NOT faithful to its passages. A row that cannot be checked says
-    "not_checked" and why. Rows of one prompt are scored fastest when they stand together.
+    "not_checked" and why. Rows of one prompt are scored together where they stand within some thousand rows.
 
-    Rows are written to OUT.partial, as JSONL, as they are finished; it becomes OUT when all are.
+    Rows are on disk as soon as they are finished: in OUT.partial, as JSONL in the input's order, and before their turn
+    in OUT.ahead. It becomes OUT when all are. Whatever ended a run, the same command continues it; OUT.run, which
+    stays, says what it was: another detector, option, column or input is refused. Standard output is not continued.
 
     Exit code: 0 all rows were readable, 1 all rows were written but some of them could not be read, 2 the command
-    failed, 130 interrupted.
+    failed, 130 or 143 interrupted.
     """
     from groundwire.batch.columns import Columns
     from groundwire.batch.reader import check_source
     from groundwire.batch.score import score_file
     from groundwire.batch.sources import expand
     from groundwire.batch.writer import check_target
-    from groundwire.detector import Detector
 
     source = tuple(each.path for each in expand(source))
     check_source(source)  # here as well, so that a wrong path fails before the model is loaded
-    check_target(target, source=source, overwrite=overwrite)
+    check_target(target, source=source, overwrite=overwrite, resume=resume)
+    columns = Columns(id_column, prompt_column, question_column, context_column, response_column)
     try:
-        detector = Detector.from_pretrained(artifact, model=model)
-        columns = Columns(id_column, prompt_column, question_column, context_column, response_column)
-        summary = score_file(
-            detector, source, target, columns=columns, threshold=threshold, tokens=tokens, overwrite=overwrite
-        )
+        with _terminable():
+            detector = _detector(artifact, model)
+            options = _options(detector, threshold=threshold, tokens=tokens, long_prompts=long_prompts)
+            summary = score_file(
+                detector,
+                source,
+                target,
+                columns=columns,
+                options=options,
+                runner=_runner(detector, options),
+                strict=strict,
+                resume=resume,
+                overwrite=overwrite,
+            )
     except (GroundwireError, KeyboardInterrupt) as error:
         for note in getattr(error, "__notes__", ()):
             click.echo(note, err=True)
         if isinstance(error, KeyboardInterrupt):
-            raise SystemExit(130) from error
+            raise SystemExit(143 if isinstance(error, Terminated) else 130) from error
         raise
     click.echo(report(summary, target), err=True)
     if summary.invalid:
         raise SystemExit(1)
+
+
+class Terminated(KeyboardInterrupt):
+    """The process was asked to end (SIGTERM)."""
+
+
+@contextmanager
+def _terminable() -> Iterator[None]:
+    """SIGTERM ends what is done here like Ctrl-C does."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def stop(*_: Any) -> None:
+        raise Terminated
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _detector(artifact: str | None, model: str | None) -> BatchDetector:
+    from groundwire.detector import Detector
+
+    return Detector.from_pretrained(artifact, model=model)
+
+
+def _options(detector: BatchDetector, *, threshold: float | None, tokens: bool, long_prompts: str) -> Options:
+    from groundwire.batch.unit import Options
+
+    threshold = detector.threshold if threshold is None else threshold
+    return Options(threshold, tokens=tokens, passage_windows=long_prompts == "windows")
+
+
+def _runner(detector: BatchDetector, options: Options) -> Runner:
+    from groundwire.batch.unit import LocalRunner
+
+    return LocalRunner(detector, options)
 
 
 def report(summary: Summary, target: str) -> str:
@@ -116,9 +189,10 @@ def report(summary: Summary, target: str) -> str:
 
     flagged = f"{summary.flagged} ({summary.flagged / summary.checked:.1%} of checked)" if summary.checked else "0"
     reasons = ", ".join(f"{count} {reason}" for reason, count in summary.not_checked.most_common())
-    speed = f"{summary.rows / summary.seconds:.1f} rows/s" if summary.seconds else "-"
+    scored = summary.rows - summary.earlier
+    speed = f"{scored / summary.seconds:.1f} rows/s" if summary.seconds and scored else "-"
     lines = [
-        ("rows", str(summary.rows)),
+        ("rows", f"{summary.rows}" + (f" ({summary.earlier} of them scored earlier)" if summary.earlier else "")),
         ("checked", str(summary.checked)),
         ("flagged", flagged),
         ("not checked", f"{summary.not_checked.total()}" + (f" ({reasons})" if reasons else "")),
@@ -128,6 +202,8 @@ def report(summary: Summary, target: str) -> str:
         ("written to", target),
     ]
     text = "\n".join([*(f"{name:<12} {value}" for name, value in lines), *summary.counts.lines()])
+    if summary.complete:
+        text = f"all rows were scored already, with these settings; nothing was changed\n{text}"
     if summary.invalid:
         text += f"\n{summary.invalid} rows could not be read; their `detail` in {target} says why"
     return text

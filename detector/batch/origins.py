@@ -10,7 +10,6 @@ from groundwire.batch.reader import ExampleRow, Row
 from groundwire.counts import Counts, cluster, shown
 from groundwire.errors import InputError
 from groundwire.rates import UNKNOWN, Rate, check_sources
-from groundwire.types import Detection
 
 MOST = 1000  # generators counted apart
 SHOWN = 20
@@ -24,8 +23,11 @@ class Origins:
         self.all = Counts()
         self.by: dict[str, Counts] = {}
 
-    def add(self, detection: Detection, flagged: bool, row: Row) -> None:
-        """Count one row. A label or weight that makes no sense is no concern of scoring: the row counts without."""
+    def add(self, verdict: Mapping[str, Any], row: Row) -> None:
+        """Count one row by what stands under its "hallucination".
+
+        A label or weight that makes no sense is no concern of scoring: the row counts without.
+        """
         name = _name(row.about.get("generator"))
         if name not in self.by and len(self.by) >= MOST:
             name = OTHERS
@@ -34,16 +36,15 @@ class Origins:
         if label is not None and isinstance(row, ExampleRow):
             group = row.about.get("group")
             tied = cluster(None if group is None else str(group), row.example.messages)
-        for counts in (self.all, self.by.setdefault(name, Counts())):
-            counts.add(
-                detection.score if detection.checked else None,
-                flagged=flagged,
-                reason=detection.reason,
-                unlike=bool(detection.unlike_training["flag"]) if detection.unlike_training else None,
-                label=label,
-                group=tied,
-                weight=weight,
-            )
+        by = self.by.get(name)
+        if by is None:
+            by = self.by[name] = Counts()
+        score = verdict["score"] if verdict["status"] == "checked" else None
+        place = verdict["unlike_training"]
+        unlike = bool(place["flag"]) if place else None
+        flagged, reason = bool(verdict["flagged"]), verdict["reason"]
+        for counts in (self.all, by):
+            counts.add(score, flagged=flagged, reason=reason, unlike=unlike, label=label, group=tied, weight=weight)
 
     def corrected(self) -> Rate | str:
         """The rate of all checked rows; not where labels are of some generators only."""

@@ -98,6 +98,7 @@ def _schema(pa: Any) -> Any:
         "status": text,
         "reason": text,
         "detail": text,
+        "passage_windows": whole,
         "score": number,
         "flagged": pa.bool_(),
         "threshold": number,

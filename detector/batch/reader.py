@@ -48,6 +48,11 @@ class InvalidRow:
     def reason(self) -> Reason:
         return "no_passages" if isinstance(self.error, NoPassages) else "invalid_input"
 
+    @property
+    def detail(self) -> str:
+        """What is wrong, and where."""
+        return f"{self.where}, line {self.line}: {self.error.given}. Expected: {self.error.expected}"
+
 
 Row = ExampleRow | InvalidRow
 
@@ -88,6 +93,12 @@ def count_rows(source: str | Path | Sequence[str | Path]) -> int | None:
             with opened(each) as stream:
                 total += sum(1 for line in stream if line.strip())
     return total
+
+
+def size_in_bytes(source: str | Path | Sequence[str | Path]) -> int | None:
+    """Size of the files as they lie on disk; None where one is no regular file."""
+    paths = [Path(each.path) for each in expand(source)]
+    return sum(path.stat().st_size for path in paths) if all(path.is_file() for path in paths) else None
 
 
 def _records(source: Source, columns: Columns) -> Iterator[tuple[int, Any]]:

@@ -1,4 +1,4 @@
-"""Writes finished rows so that they survive whatever ends the run, and a file that looks complete is complete.
+"""Writes rows so that they survive whatever ends the run, and a file that looks complete is complete.
 
 Rows go to `OUT.partial`, straight to the operating system, and are forced to disk with `sync`. Only `finish` renames
 the file to `OUT`. A killed run therefore leaves `OUT.partial` with every finished row, and never an `OUT`. Only a line
@@ -13,26 +13,29 @@ from __future__ import annotations
 import errno
 import json
 import os
-import sys
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from groundwire.batch.appended import Appended
 from groundwire.batch.packing import check_packable, pack, packed
+from groundwire.batch.paths import ahead_path, packing_path, partial_path, run_path, sync_folder
 from groundwire.batch.sources import STDIN, source_of
 from groundwire.errors import GroundwireError, InputError
 
 
-def partial_path(target: Path) -> Path:
-    """Where the rows of `target` lie until all of them are written."""
-    return target.with_name(target.name + ".partial")
-
-
-def check_target(target: str | Path, *, source: str | Path | Sequence[str | Path], overwrite: bool = False) -> None:
+def check_target(
+    target: str | Path,
+    *,
+    source: str | Path | Sequence[str | Path],
+    overwrite: bool = False,
+    resume: bool = False,
+) -> None:
     """Raise InputError where writing `target` would lose something: the input, an existing file, an earlier run.
 
+    resume: what a run left that can be continued, which OUT.run tells, may be there.
     Raises MissingExtra where the target's format needs one that is not installed. "-" is standard output.
     """
     if str(target) == STDIN:
@@ -41,7 +44,8 @@ def check_target(target: str | Path, *, source: str | Path | Sequence[str | Path
     target = Path(target)
     for each in [source] if isinstance(source, str | Path) else source:
         if any(
-            path.exists() and Path(each).exists() and path.samefile(each) for path in (target, partial_path(target))
+            path.exists() and Path(each).exists() and path.samefile(each)
+            for path in (target, *(beside(target) for beside in (partial_path, ahead_path, run_path)))
         ):
             raise InputError(
                 f"writing {str(target)!r} would overwrite its own input {str(each)!r}",
@@ -56,9 +60,11 @@ def check_target(target: str | Path, *, source: str | Path | Sequence[str | Path
         raise InputError(
             f"there is no folder {str(target.parent)!r}", expected="a folder to write into", remedy="create it first"
         )
+    if overwrite or (resume and run_path(target).exists()):
+        return
     for path in (target, partial_path(target)):
-        if not overwrite and os.path.lexists(path):
-            raise _exists(path)
+        if os.path.lexists(path):
+            raise exists(path)
 
 
 class PartialWriter:
@@ -76,31 +82,25 @@ class PartialWriter:
 
     def __enter__(self) -> PartialWriter:
         try:
-            # Unbuffered: a row is with the operating system, and survives kill -9, when `write` returns.
-            self._file = open(self.partial, "wb" if self.overwrite else "xb", buffering=0)
+            self._file = Appended(self.partial, fresh=self.overwrite, new=not self.overwrite)
         except FileExistsError as error:
-            raise _exists(self.partial) from error
+            raise exists(self.partial) from error
         except OSError as error:
             raise self._failed(error) from error
         return self
 
     def write(self, row: Mapping[str, Any]) -> None:
         """Append one row. Where it does not fit, what was written of it is cut off again, as far as the disk allows."""
-        line = memoryview(json.dumps(row, ensure_ascii=False, allow_nan=False).encode() + b"\n")
-        done = self._file.tell()
         try:
-            while line:
-                line = line[self._file.write(line) or 0 :]
+            self._file.append(json.dumps(row, ensure_ascii=False, allow_nan=False).encode() + b"\n")
         except OSError as error:
-            with suppress(OSError):
-                self._file.truncate(done)
             raise self._failed(error) from error
         self.rows += 1
 
     def sync(self) -> None:
         """Force the rows so far to disk, where they outlive a power cut."""
         try:
-            os.fsync(self._file.fileno())
+            self._file.sync()
         except OSError as error:
             raise self._failed(error) from error
 
@@ -109,14 +109,7 @@ class PartialWriter:
         self.sync()
         try:
             self._file.close()
-            source = source_of(self.target)
-            if packed(source):
-                packing = self.target.with_name(self.target.name + ".packing")
-                pack(self.partial, packing, source)
-                os.replace(packing, self.target)
-                self.partial.unlink()
-            else:
-                os.replace(self.partial, self.target)
+            put_in_place(self.partial, self.target)
         except OSError as error:
             raise self._failed(error) from error
 
@@ -131,59 +124,42 @@ class PartialWriter:
             error.add_note(f"{self._whereabouts()}.")
 
     def _failed(self, error: OSError) -> GroundwireError:
-        full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-        self._failure = GroundwireError(
-            f"cannot write {str(self.partial)!r}: {error.strerror or error}; {self._whereabouts()}",
-            expected="a writable folder with room for the output",
-            remedy="free disk space, or write to another disk" if full else "check the path and its permissions",
-        )
+        self._failure = write_failed(self.partial, error, self._whereabouts())
         return self._failure
 
     def _whereabouts(self) -> str:
         return f"{self.rows} finished rows are kept in {str(self.partial)!r}" if self.rows else "no row was written"
 
 
-class StreamWriter:
-    """Context manager that writes JSON rows to standard output as they are finished; `rows` counts them."""
+def put_in_place(partial: Path, target: Path) -> None:
+    """Give finished rows their final name, in the format that the name says, on disk when this returns.
 
-    def __init__(self) -> None:
-        self.rows = 0
-
-    def __enter__(self) -> StreamWriter:
-        return self
-
-    def write(self, row: Mapping[str, Any]) -> None:
-        """Write one row."""
-        sys.stdout.write(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n")
-        self.rows += 1
-
-    def sync(self) -> None:
-        """Hand the rows so far to the reader. Raises GroundwireError where there is none any more."""
-        try:
-            sys.stdout.flush()
-        except OSError as error:
-            raise GroundwireError(
-                f"cannot write to standard output: {error.strerror or error}",
-                expected="a reader of it, or a file",
-                remedy="write to a file instead",
-            ) from error
-
-    def finish(self) -> None:
-        """All rows are written."""
-        self.sync()
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        return
+    Can be done again where it was interrupted. Raises OSError.
+    """
+    source = source_of(target)
+    if packed(source):
+        packing = packing_path(target)
+        pack(partial, packing, source)
+        os.replace(packing, target)
+        sync_folder(target.parent)
+        partial.unlink()
+    else:
+        os.replace(partial, target)
+    sync_folder(target.parent)
 
 
-def writer_to(target: str | Path, *, overwrite: bool = False) -> PartialWriter | StreamWriter:
-    """The writer for a target: a file, or standard output where it is "-"."""
-    return StreamWriter() if str(target) == STDIN else PartialWriter(target, overwrite=overwrite)
+def write_failed(path: Path, error: OSError, whereabouts: str) -> GroundwireError:
+    """The error to raise where the disk is full or fails."""
+    full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+    return GroundwireError(
+        f"cannot write {str(path)!r}: {error.strerror or error}; {whereabouts}",
+        expected="a writable folder with room for the output",
+        remedy="free disk space, or write to another disk" if full else "check the path and its permissions",
+    )
 
 
-def _exists(path: Path) -> InputError:
+def exists(path: Path) -> InputError:
+    """The error to raise where a file would be lost."""
     left = " (rows of a run that did not finish)" if path.suffix == ".partial" else ""
     return InputError(
         f"{str(path)!r} exists{left}",

@@ -9,7 +9,7 @@ from importlib.resources import files
 from pathlib import Path
 
 from groundwire import __version__
-from groundwire.batch.writer import partial_path
+from groundwire.batch.paths import partial_path
 from groundwire.errors import GroundwireError
 from groundwire.report.markup import Html, el, html
 

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import sys
 from collections.abc import Sequence
 from types import SimpleNamespace
@@ -9,6 +11,7 @@ import pytest
 from click.testing import CliRunner
 
 from groundwire.batch.command import score
+from groundwire.batch.units import CHARACTERS
 from groundwire.errors import GroundwireError, InputError
 from groundwire.types import Detection, Example
 
@@ -19,15 +22,20 @@ class StandIn:
     """Every answer scores 0.7; an answer that reads "stop" raises what `error` holds."""
 
     threshold = 0.5
+    tokens_read = 0
     error: BaseException | None = None
     loaded: list[tuple]
+    asked: dict[str, bool]
+    before = staticmethod(lambda: None)
 
     @classmethod
     def from_pretrained(cls, artifact: str | None = None, *, model: str | None = None) -> StandIn:
         cls.loaded.append((artifact, model))
         return cls()
 
-    def score_batch(self, examples: Sequence[Example]) -> list[Detection]:
+    def score_batch(self, examples: Sequence[Example], **asked: bool) -> list[Detection]:
+        type(self).asked = asked
+        type(self).before()
         if any(example.response == "stop" for example in examples):
             raise self.error
         return [Detection("checked", score=0.7, logit=0.8, intercept=0.8) for _ in examples]
@@ -100,9 +108,48 @@ def test_a_missing_file_fails_before_the_model_is_loaded(run, detector):
 
 
 def test_an_existing_output_needs_overwrite(run):
-    run(GOOD)
+    _, target = run(GOOD)
+    target.with_name("out.jsonl.run").unlink()
     assert isinstance(run(GOOD)[0].exception, InputError)
     assert run(GOOD, options=["--overwrite"])[0].exit_code == 0
+    assert isinstance(run(GOOD, options=["--no-resume"])[0].exception, InputError)
+
+
+def test_the_same_command_again_changes_nothing_and_says_so(run):
+    first, target = run(GOOD, "{")
+    stamps = {path: path.stat().st_mtime_ns for path in target.parent.iterdir() if path.name != "in.jsonl"}
+    again, _ = run(GOOD, "{")
+    assert (first.exit_code, again.exit_code) == (1, 1)
+    assert "all rows were scored already" in again.stderr
+    assert "rows         2 (2 of them scored earlier)" in again.stderr
+    assert "flagged      1 (100.0% of checked)" in again.stderr
+    assert {path: path.stat().st_mtime_ns for path in stamps} == stamps
+
+
+def test_strict_stops_at_the_first_bad_row_and_goes_on_when_it_is_mended(run):
+    result, target = run(GOOD, "{", options=["--strict"])
+    assert isinstance(result.exception, InputError)
+    assert "in.jsonl, line 2: not readable JSON" in str(result.exception)
+    assert not target.exists()
+    result, target = run(GOOD, GOOD, options=["--strict"])
+    assert result.exit_code == 0
+    assert len(target.read_text().splitlines()) == 2
+
+
+@pytest.mark.parametrize(("given", "wanted"), [([], True), (["--long-prompts", "skip"], False)])
+def test_long_prompts_are_scored_in_windows_or_skipped(run, detector, given, wanted):
+    assert run(GOOD, options=given)[0].exit_code == 0
+    assert detector.asked == {"features": False, "passage_windows": wanted}
+
+
+def test_sigterm_is_an_interruption_with_an_exit_code_of_its_own(run, monkeypatch, detector):
+    monkeypatch.setattr(detector, "error", None)
+    monkeypatch.setattr(detector, "before", lambda: os.kill(os.getpid(), signal.SIGTERM))
+    before = signal.getsignal(signal.SIGTERM)
+    result, _ = run(GOOD)
+    assert result.exit_code == 143
+    assert "no row was written" in result.stderr
+    assert signal.getsignal(signal.SIGTERM) is before
 
 
 @pytest.mark.parametrize(
@@ -110,11 +157,12 @@ def test_an_existing_output_needs_overwrite(run):
 )
 def test_an_interrupted_run_says_where_its_rows_are(run, monkeypatch, detector, error, raised, code):
     monkeypatch.setattr(detector, "error", error)
-    rows = [GOOD | {"id": i, "prompt": str(i)} for i in range(64)]
+    rows = [GOOD | {"id": i, "prompt": f"{i} ".ljust(CHARACTERS // 64 - 1, "x")} for i in range(64)]
     result, target = run(*rows, GOOD | {"response": "stop"})
     assert isinstance(result.exception, raised)
     assert result.exit_code == code
     assert "64 finished rows are kept in" in result.stderr
+    assert "the same command continues there" in result.stderr
     assert not target.exists()
 
 

@@ -6,9 +6,10 @@ import json
 import pytest
 
 from groundwire.batch.packing import check_packable, pack
+from groundwire.batch.paths import partial_path
 from groundwire.batch.reader import read_rows
 from groundwire.batch.sources import opened, source_of
-from groundwire.batch.writer import PartialWriter, partial_path
+from groundwire.batch.writer import PartialWriter
 from groundwire.errors import InputError
 from groundwire.types import Contribution, Detection, Span, Term, TokenScore, Verdict
 
@@ -58,7 +59,7 @@ def test_parquet_keeps_spans_and_terms_nested(tmp_path):
     about = found[0]["hallucination"].pop("detector")
     assert json.loads(about) == {"name": "d"}
     wanted = {k: v for k, v in ROWS[0]["hallucination"].items() if k != "detector"}
-    assert found[0] == {"id": "é", "hallucination": {"detail": None} | wanted}
+    assert found[0] == {"id": "é", "hallucination": {"detail": None, "passage_windows": None} | wanted}
     assert found[1]["hallucination"]["detail"] == "line 2"
     assert found[1]["hallucination"]["spans"] == []
 

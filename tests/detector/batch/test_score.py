@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from groundwire.batch.chunks import CAP, SIZE
 from groundwire.batch.score import score_file
+from groundwire.batch.units import CHARACTERS, PROMPT_ROWS
 from groundwire.errors import GroundwireError, InputError
 from groundwire.types import Contribution, Detection, Example, Term, TokenScore
 
@@ -19,11 +19,12 @@ class WordDetector:
     """A deterministic stand-in: the score is the share of response words that the prompt does not have."""
 
     threshold = 0.5
+    tokens_read = 0
 
     def __init__(self, before: Callable[[int], None] = lambda batch: None) -> None:
         self.before, self.batches = before, []
 
-    def score_batch(self, examples: Sequence[Example]) -> list[Detection]:
+    def score_batch(self, examples: Sequence[Example], **_: bool) -> list[Detection]:
         self.before(len(self.batches))
         self.batches.append(list(examples))
         return [self.detect(example) for example in examples]
@@ -138,7 +139,7 @@ def test_an_empty_file_gives_an_empty_file(source, target):
     assert target.read_bytes() == b""
 
 
-def test_a_chunk_without_valid_rows_never_reaches_the_detector(source, target):
+def test_a_window_without_valid_rows_never_reaches_the_detector(source, target):
     fill(source, "{", "{")
     detector = WordDetector()
     assert score_file(detector, source, target).invalid == 2
@@ -146,21 +147,22 @@ def test_a_chunk_without_valid_rows_never_reaches_the_detector(source, target):
 
 
 def test_a_large_file_streams(source, target):
-    fill(source, *(row(i, prompt=f"prompt {i // 3}") for i in range(1000)))
+    fill(source, *(row(i, prompt=f"prompt {i % 300} ".ljust(3000, "x")) for i in range(1000)))
     detector = WordDetector()
     score_file(detector, source, target)
     sizes = [len(batch) for batch in detector.batches]
     assert sum(sizes) == 1000
-    assert max(sizes) <= SIZE + 2
+    assert len(sizes) > 10
     prompts = [{str(example.messages) for example in batch} for batch in detector.batches]
     assert all(not one & other for one, other in pairwise(prompts))
 
 
 def test_rows_of_one_prompt_are_bounded(source, target):
-    fill(source, *(row(i) for i in range(2 * CAP + 1)))
+    fill(source, *(row(i, response="a b " * 100) for i in range(2 * PROMPT_ROWS + 1)))
     detector = WordDetector()
     score_file(detector, source, target)
-    assert [len(batch) for batch in detector.batches] == [CAP, CAP, 1]
+    assert max(len(batch) for batch in detector.batches) <= PROMPT_ROWS
+    assert sum(len(batch) for batch in detector.batches) == 2 * PROMPT_ROWS + 1
 
 
 @pytest.mark.parametrize("error", [GroundwireError("broken"), KeyboardInterrupt(), MemoryError()])
@@ -169,18 +171,18 @@ def test_an_interrupted_run_keeps_its_rows_and_never_looks_complete(source, targ
         if batch == 1:
             raise error
 
-    fill(source, *(row(i, prompt=str(i)) for i in range(SIZE + 1)))
+    fill(source, *(row(i, prompt=f"{i}".ljust(CHARACTERS // 8 - 3)) for i in range(9)))
     with pytest.raises(type(error)) as caught:
         score_file(WordDetector(stop), source, target)
     partial = target.with_name("out.jsonl.partial")
     assert not target.exists()
-    assert [row["id"] for row in written(partial)] == list(range(SIZE))
-    assert f"{SIZE} finished rows are kept in" in caught.value.__notes__[0]
+    assert [row["id"] for row in written(partial)] == list(range(8))
+    assert "8 finished rows are kept in" in caught.value.__notes__[0]
 
 
 def test_a_detector_that_loses_a_row_is_an_error_not_a_shift(source, target, monkeypatch):
     detector = WordDetector()
-    monkeypatch.setattr(detector, "score_batch", lambda examples: [detector.detect(examples[0])])
+    monkeypatch.setattr(detector, "score_batch", lambda examples, **_: [detector.detect(examples[0])])
     fill(source, row(1), row(2))
     with pytest.raises(ValueError, match="zip"):
         score_file(detector, source, target)

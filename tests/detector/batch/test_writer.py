@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from groundwire.batch.writer import PartialWriter, check_target, partial_path
+from groundwire.batch.paths import partial_path
+from groundwire.batch.writer import PartialWriter, check_target
 from groundwire.errors import GroundwireError, InputError
 
 
