@@ -13,7 +13,8 @@ from groundwire.answering import Answering
 from groundwire.artifact import Artifact
 from groundwire.calibration import sigmoid, threshold_for
 from groundwire.engines.base import Asked, Engine
-from groundwire.errors import CaptureError, InputError
+from groundwire.errors import CaptureError, InputError, PromptTooLong
+from groundwire.passage_windows import PassageWindows, Prompts, joined
 from groundwire.prompts import render, tokenize_response
 from groundwire.source import Source
 from groundwire.spans import find_spans
@@ -73,7 +74,9 @@ class Detector:
             from groundwire.engines.reader import load_reader
             from groundwire.engines.transformers import TransformersEngine
 
-            engine = TransformersEngine(load_reader(model or loaded.model, dtype=dtype, device=device), loaded.hookpoint)
+            engine = TransformersEngine(
+                load_reader(model or loaded.model, dtype=dtype, device=device), loaded.hookpoint
+            )
         loaded.check_engine(engine)
         return cls(loaded, engine, threshold=threshold)
 
@@ -86,9 +89,9 @@ class Detector:
         """Tokens that scoring has put through the model so far, each distinct prompt of a batch once."""
         return self.engine.tokens_read
 
-    def score(self, example: Example) -> Detection:
+    def score(self, example: Example, *, features: bool = False, passage_windows: bool = False) -> Detection:
         """Score one answer, as `score_batch` does."""
-        return self.score_batch([example])[0]
+        return self.score_batch([example], features=features, passage_windows=passage_windows)[0]
 
     def score_batch(
         self, examples: Sequence[Example], *, features: bool = False, passage_windows: bool = False
@@ -96,27 +99,26 @@ class Detector:
         """Score answers, in order. Answers to the same prompt share its encoding.
 
         features: keep the activations (`Detection.features`). passage_windows: where a prompt exceeds the model's
-        context, score its passages in overlapping windows; else such an answer is not checked (prompt_too_long).
+        context, score its passages in overlapping windows (`PassageWindows`), each token by the one where its risk is
+        lowest; else such an answer is not checked (prompt_too_long).
         A row that cannot be scored is `not_checked` with its reason; it never stops the others.
         """
         found: dict[int, Detection] = {}
         rendered: dict[tuple[tuple[str, str], ...], tuple[int, ...]] = {}  # rows of one prompt are rendered once
-        groups: dict[tuple[int, ...], dict[int, list[Token]]] = {}
+        windows = PassageWindows(self.tokenizer, self.engine.context) if passage_windows else None
+        groups: dict[Prompts, dict[int, list[Token]]] = {}
         for i, example in enumerate(examples):
             if reason := _nothing_to_check(example.response):
                 found[i] = self.not_checked(reason)
                 continue
-            try:
-                prompt = self._rendered(example, rendered)
-            except InputError as error:
-                found[i] = self.not_checked("invalid_input", str(error))
-                continue
             tokens = tokenize_response(self.tokenizer, example.response)
-            if len(prompt) + len(tokens) <= self.engine.context:
-                groups.setdefault(prompt, {})[i] = tokens
-            else:
-                lengths = f"{len(prompt)} prompt and {len(tokens)} response tokens"
-                found[i] = self.not_checked("prompt_too_long", f"{lengths}; context of {self.engine.context}")
+            try:
+                prompts = self._prompts(example, len(tokens), rendered, windows)
+            except InputError as error:
+                reason = "prompt_too_long" if isinstance(error, PromptTooLong) else "invalid_input"
+                found[i] = self.not_checked(reason, str(error))
+                continue
+            groups.setdefault(prompts, {})[i] = tokens
         found.update(self._replayed(groups, examples, features))
         return [found[i] for i in range(len(examples))]
 
@@ -174,31 +176,56 @@ class Detector:
         """A detection that says why there is none."""
         return Detection(status="not_checked", reason=reason, detail=detail, detector=self._about)
 
-    def _rendered(
-        self, example: Example, known: dict[tuple[tuple[str, str], ...], tuple[int, ...]]
-    ) -> tuple[int, ...]:
+    def _prompts(
+        self,
+        example: Example,
+        response: int,
+        known: dict[tuple[tuple[str, str], ...], tuple[int, ...]],
+        windows: PassageWindows | None,
+    ) -> Prompts:
+        """The rendered prompt, alone where it fits with its response, else in windows."""
         key = tuple((m.get("role", ""), m.get("content", "")) for m in example.messages)
         if key not in known:
             known[key] = tuple(render(self.tokenizer, example.messages))
-        return known[key]
+        prompt = known[key]
+        if len(prompt) + response <= self.engine.context:
+            return (prompt,)
+        if windows is None:
+            lengths = f"{len(prompt)} prompt and {response} response tokens"
+            raise PromptTooLong(f"{lengths}; context of {self.engine.context}")
+        return windows.cut(example, response)
 
     def _replayed(
-        self, groups: Mapping[tuple[int, ...], Mapping[int, Sequence[Token]]], examples: Sequence[Example], keep: bool
+        self, groups: Mapping[Prompts, Mapping[int, Sequence[Token]]], examples: Sequence[Example], keep: bool
     ) -> dict[int, Detection]:
-        """Detections of responses (by their place in `examples`) to rendered prompts."""
-        asked = [Asked(prompt, [[t.id for t in tokens] for tokens in own.values()]) for prompt, own in groups.items()]
+        """Detections of responses (by their place in `examples`) to rendered prompts, or to windows of them."""
+        kept = keep or any(len(prompts) > 1 for prompts in groups)
+        asked = [
+            Asked(prompt, [[t.id for t in tokens] for tokens in own.values()])
+            for prompts, own in groups.items()
+            for prompt in prompts
+        ]
         try:
-            readouts = self.engine.replay(asked, self.artifact.scorer, features=keep)
+            readouts = iter(self.engine.replay(asked, self.artifact.scorer, features=kept))
+            readings = [self._read([next(readouts) for _ in prompts]) for prompts in groups]
         except CaptureError as error:
             return {i: self.not_checked("capture_failed", str(error)) for own in groups.values() for i in own}
         found: dict[int, Detection] = {}
         sources: dict[Source, Source] = {}
-        for own, theirs in zip(groups.values(), readouts, strict=True):
+        for (prompts, own), theirs in zip(groups.items(), readings, strict=True):
+            windows = len(prompts) if len(prompts) > 1 else None
             for (i, tokens), readout in zip(own.items(), theirs, strict=True):
                 source = Source.of(examples[i])
                 detection = self.detect(readout, examples[i].response, tokens, sources.setdefault(source, source))
-                found[i] = replace(detection, features=readout.features) if keep else detection
+                features = readout.features if keep else None
+                found[i] = replace(detection, passage_windows=windows if detection.checked else None, features=features)
         return found
+
+    def _read(self, windows: Sequence[Sequence[Readout]]) -> Sequence[Readout]:
+        """The readouts of responses from those of each window of their prompt."""
+        if len(windows) == 1:
+            return windows[0]
+        return [joined(each, self.artifact.scorer) for each in zip(*windows, strict=True)]
 
     def _contributions(
         self, readout: Readout, tokens: Sequence[TokenScore], grounding: Sequence[float]

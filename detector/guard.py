@@ -106,7 +106,7 @@ class Guard:
         example = Example("answer", grounded_messages(question, found), answer, passages=found)
         try:
             with self._lock:
-                detection = detector.score(example)
+                detection = detector.score(example, passage_windows=True)
         except Exception as error:
             return _failed(error, threshold)
         return decide(detection, threshold)

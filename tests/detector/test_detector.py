@@ -13,6 +13,7 @@ import torch
 from groundwire.artifact import Artifact
 from groundwire.calibration import log_odds, sigmoid
 from groundwire.detector import Detector
+from groundwire.engines.base import Asked
 from groundwire.engines.fake import FakeEngine, fake_detector
 from groundwire.errors import ArtifactError, CaptureError, InputError, PromptTooLong
 from groundwire.evidence import EvidenceIndex
@@ -78,9 +79,11 @@ def test_answers_come_back_in_order_and_as_if_scored_alone(detector: Detector) -
 
 def test_answers_to_one_prompt_share_its_encoding(detector: Detector, monkeypatch: pytest.MonkeyPatch) -> None:
     calls, replay = [], detector.engine.replay
-    monkeypatch.setattr(detector.engine, "replay", lambda *args: calls.append(len(args[1])) or replay(*args))
+    monkeypatch.setattr(
+        detector.engine, "replay", lambda *args, **named: calls.append(args[0]) or replay(*args, **named)
+    )
     detector.score_batch(examples())
-    assert calls == [3, 3]
+    assert [[len(each.responses) for each in asked] for asked in calls] == [[3, 3]]
 
 
 def test_a_row_that_cannot_be_scored_says_why_and_stops_no_other(detector: Detector) -> None:
@@ -134,7 +137,7 @@ def test_activations_that_are_not_numbers_are_no_detection(detector: Detector) -
 
 
 def test_a_pass_without_activations_is_no_detection(detector: Detector, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(*_: object) -> list[Readout]:
+    def fail(*_: object, **__: object) -> list[list[Readout]]:
         raise CaptureError("the forward pass never reached it")
 
     monkeypatch.setattr(detector.engine, "replay", fail)
@@ -145,7 +148,7 @@ def test_a_pass_without_activations_is_no_detection(detector: Detector, monkeypa
 
 def test_rows_that_do_not_match_the_tokens_are_no_detection() -> None:
     detector = fake_detector()
-    readout = detector.engine.replay([1], [[2, 3]], detector.artifact.scorer)[0]
+    readout = detector.engine.replay([Asked([1], [[2, 3]])], detector.artifact.scorer)[0][0]
     source = Source("two", ())
     assert detector.detect(readout, "one", [], source).reason == "empty_response"
     tokens = [t for step in detector.stream(Request("r", user("one"))) if isinstance(step, Step) for t in step.tokens]

@@ -30,7 +30,7 @@ class AbsentWords:
     def __init__(self) -> None:
         self.seen: list[Example] = []
 
-    def score(self, example: Example) -> Detection:
+    def score(self, example: Example, *, passage_windows: bool) -> Detection:
         self.seen.append(example)
         words = example.response.split()
         if not words:
@@ -43,7 +43,7 @@ class Broken(AbsentWords):
     def __init__(self, error: Exception) -> None:
         self.error = error
 
-    def score(self, example: Example) -> Detection:
+    def score(self, example: Example, *, passage_windows: bool) -> Detection:
         raise self.error
 
 
@@ -157,7 +157,7 @@ def test_the_model_runs_one_answer_at_a_time() -> None:
     together = threading.Barrier(2)  # passed only if two calls are inside `score` at once
 
     class Meeting(AbsentWords):
-        def score(self, example: Example) -> Detection:
+        def score(self, example: Example, *, passage_windows: bool) -> Detection:
             together.wait(timeout=0.2)
             return Detection("checked", score=1.0)
 

@@ -15,7 +15,7 @@ from groundwire.types import Contribution, Term
 
 class Years:
     threshold = 0.5
-    def score(self, example):
+    def score(self, example, *, passage_windows):
         if example.response == "too long":
             return Detection("not_checked", "prompt_too_long", detail="9000 tokens")
         if "1889" not in example.response:
