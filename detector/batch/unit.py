@@ -26,7 +26,9 @@ class BatchDetector(Protocol):
     """What batch scoring needs of a detector; see `groundwire.Detector`."""
 
     threshold: float
-    tokens_read: int
+
+    @property
+    def tokens_read(self) -> int: ...
 
     def score_batch(
         self, examples: Sequence[Example], *, features: bool = False, passage_windows: bool = False
@@ -72,7 +74,7 @@ class Scored:
     verdicts: list[dict[str, Any]]
     tokens: int
     seconds: float
-    features: list[Float[np.ndarray, "rows terms"] | None] = field(default_factory=list)
+    features: list[Float[np.ndarray, "_ terms"] | None] = field(default_factory=list)
 
 
 def score_unit(detector: BatchDetector, unit: Unit, options: Options) -> Scored:
@@ -91,10 +93,9 @@ def score_unit(detector: BatchDetector, unit: Unit, options: Options) -> Scored:
 
 
 def _features(detection: Detection, options: Options) -> np.ndarray | None:
-    rows = detection.features
-    if rows is None or not len(rows):
+    if detection.features is None or not len(detection.features):
         return None
-    rows = rows.float().numpy()
+    rows: np.ndarray = detection.features.float().numpy()
     return rows if options.features == "token" else np.stack([rows.mean(0), rows.max(0)])
 
 
