@@ -12,7 +12,6 @@ batches of one length, so that nothing is padded; nothing is captured, encoded, 
 
 from __future__ import annotations
 
-import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 from time import perf_counter
@@ -159,7 +158,8 @@ class Bare:
         return work.scale * (perf_counter() - start)
 
     def fastest(self, ids: Sequence[int], length: int, prefix: int = 0) -> Shape:
-        """The shape with most tokens a second, among those of about `PASSES` tokens; each is tried four times."""
+        """The shape with most tokens a second, among those of about `PASSES` tokens; after a warm-up each is tried twice, and
+        the better time counts."""
         counts = sorted({max(1, round(tokens / length)) for tokens in PASSES})
         forms = [False, True] if prefix else [False]
         shapes = [Shape(count, length, prefix, packed) for count in counts for packed in forms]
@@ -168,11 +168,11 @@ class Bare:
     def _speed(self, ids: Sequence[int], shape: Shape) -> float:
         self.run(ids, shape)
         times = []
-        for _ in range(3):
+        for _ in range(2):
             start = perf_counter()
             self.run(ids, shape)
             times.append(perf_counter() - start)
-        return len(ids) / statistics.median(times)
+        return len(ids) / min(times)
 
     def run(self, ids: Sequence[int], shape: Shape) -> int:
         """Put every token of `ids` through the layers, the last ones in smaller passes; return how many passes."""
