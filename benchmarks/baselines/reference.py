@@ -158,8 +158,8 @@ class Bare:
         return work.scale * (perf_counter() - start)
 
     def fastest(self, ids: Sequence[int], length: int, prefix: int = 0) -> Shape:
-        """The shape with most tokens a second, among those of about `PASSES` tokens; after a warm-up each is tried twice, and
-        the better time counts."""
+        """The shape with most tokens a second, among those of about `PASSES` tokens: each by the better of two runs,
+        after one that does not count."""
         counts = sorted({max(1, round(tokens / length)) for tokens in PASSES})
         forms = [False, True] if prefix else [False]
         shapes = [Shape(count, length, prefix, packed) for count in counts for packed in forms]
