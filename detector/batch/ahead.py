@@ -94,10 +94,8 @@ class Ahead:
     def _read(self) -> None:
         end = 0
         for line in self._file.lines():
-            row = whole_row(line)
-            place = row.get("place") if row is not None else None
-            head = b'{"place": %d, ' % place if isinstance(place, int) else b""
-            if not head or not line.startswith(head):
+            place = (whole_row(line) or {}).get("place")
+            if not isinstance(place, int) or not line.startswith(head := b'{"place": %d, ' % place):
                 break
             self._where[place] = (end + len(head), len(line) - len(head))
             end += len(line)

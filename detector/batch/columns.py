@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
+from functools import cached_property
 from typing import Any
 
 from groundwire.batch.logged import LOGGED, from_log
@@ -24,7 +25,7 @@ class Columns:
     context: str | None = None
     response: str | None = None
 
-    @property
+    @cached_property
     def given(self) -> dict[str, str]:
         """Field to column, for the fields that were given one."""
         return {field.name: getattr(self, field.name) for field in fields(self) if getattr(self, field.name)}

@@ -206,4 +206,7 @@ def report(summary: Summary, target: str) -> str:
         text = f"all rows were scored already, with these settings; nothing was changed\n{text}"
     if summary.invalid:
         text += f"\n{summary.invalid} rows could not be read; their `detail` in {target} says why"
+        text += "".join(f"\n  {each}" for each in summary.unreadable)
+        left = summary.invalid - len(summary.unreadable)
+        text += f"\n  and {left} more" if left > 0 else ""
     return text

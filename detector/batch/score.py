@@ -74,23 +74,23 @@ def score_file(
         options = Options(wanted, tokens=tokens, top_terms=top_terms, passage_windows=passage_windows)
     _check_threshold(options.threshold)
     columns = columns or Columns()
-    source = [each.path for each in expand(source)]
-    check_source(source)
-    check_target(target, source=source, overwrite=overwrite, resume=resume)
+    names = [each.path for each in expand(source)]
+    check_source(names)
+    check_target(target, source=names, overwrite=overwrite, resume=resume)
     output: Output = StreamOutput()
     if str(target) != STDIN:
-        about = identity(detector, options, columns, source)
+        about = identity(detector, options, columns, names)
         output = FileOutput(Path(target), about, resume=resume, overwrite=overwrite)
     start = time.perf_counter()
     with ExitStack() as stack:
         stack.enter_context(output)
-        rows, size = (None, None) if output.complete else (count_rows(source), size_in_bytes(source))
+        rows, size = (None, None) if output.complete else (count_rows(names), size_in_bytes(names))
         there = output.rows + output.ahead
         shown = progress and not output.complete
         bar = stack.enter_context(Progress(rows=rows, size=size, there=there, shown=shown))
         run = _Run(output, options, bar, strict)
         runner = stack.enter_context(runner or LocalRunner(detector, options))
-        for scored in runner.run(run.units(read_rows(source, columns))):
+        for scored in runner.run(run.units(read_rows(names, columns))):
             run.finish(scored)
         run.end()
     run.summary.complete, run.summary.tokens = output.complete, bar.tokens

@@ -10,6 +10,8 @@ from typing import Any
 from groundwire.batch.origins import Origins
 from groundwire.batch.reader import Row
 
+SHOWN = 5
+
 
 @dataclass
 class Summary:
@@ -17,6 +19,7 @@ class Summary:
 
     earlier: of the rows, those that were there when the run began. complete: whether these were all there are, and OUT
     was finished. tokens: read by the model in this run.
+    unreadable: why the first few rows could not be read.
     counts: the same by generator, with what else the rows say of themselves.
     """
 
@@ -29,6 +32,7 @@ class Summary:
     complete: bool = False
     tokens: int = 0
     counts: Origins = field(default_factory=Origins)
+    unreadable: list[str] = field(default_factory=list)
 
     @property
     def invalid(self) -> int:
@@ -45,3 +49,5 @@ class Summary:
             self.flagged += bool(verdict["flagged"])
         else:
             self.not_checked[str(verdict["reason"])] += 1
+            if verdict["reason"] == "invalid_input" and len(self.unreadable) < SHOWN:
+                self.unreadable.append(str(verdict.get("detail")))

@@ -59,14 +59,15 @@ def _pieces(window: Window, characters: int, prompt_rows: int) -> Iterator[Piece
             groups.setdefault(id(row.example.messages), []).append((place, row.example))
     for group in groups.values():
         prompt = sum(len(message["content"]) for message in group[0][1].messages)
-        size, piece = prompt, list[tuple[int, Example]]()
+        size, piece = 0, list[tuple[int, Example]]()
         for place, example in group:
+            # However long the prompt is: where it is cut, it is encoded again.
             if piece and (len(piece) >= prompt_rows or size + len(example.response) > characters):
-                yield size, piece
-                size, piece = prompt, []
+                yield prompt + size, piece
+                size, piece = 0, []
             piece.append((place, example))
             size += len(example.response)
-        yield size, piece
+        yield prompt + size, piece
 
 
 def _unit(number: int, rows: list[tuple[int, Example]]) -> Unit:
