@@ -140,6 +140,15 @@ def test_a_text_without_passages_of_its_own_keeps_its_first_and_last_line(head: 
     assert all(any(sentence(i) in text for text in texts) for i in range(60))
 
 
+def test_what_is_too_long_to_stand_in_every_window_is_cut_with_the_passages() -> None:
+    before, after = ([sentence(i) for i in numbers] for numbers in (range(20), range(30, 50)))
+    given = [Passage("Kept in the tower.")]
+    content = f"{' '.join(before)}\n\n{given[0].text}\n\n{' '.join(after)}"
+    texts = windows_of(FakeTokenizer(), Example("1", user(content), "", passages=given), 256, 20)
+    assert all(any(fact in text for text in texts) for fact in (*before, given[0].text, *after))
+    assert sum(given[0].text in text for text in texts) < len(texts)
+
+
 def test_answers_of_similar_length_share_windows_and_each_has_its_own_whatever_it_is_scored_with() -> None:
     tokenizer, row = FakeTokenizer(), asked([sentence(i) for i in range(30)], "")
     windows = PassageWindows(tokenizer, 256)
