@@ -52,7 +52,7 @@ def test_rows_that_are_scored_already_are_left_out_of_the_estimate(source, tmp_p
     score_file(Counting(), source, tmp_path / "out.jsonl")
     first, second = capsys.readouterr().err.splitlines()
     assert first.endswith("; 28 are scored already")
-    assert second.startswith("12 rows, about 49,200 tokens, ")
+    assert second.startswith("12 rows, about 49,100 tokens, ")
 
 
 def test_nothing_is_said_where_nobody_wants_to_know(source, tmp_path, capsys):
