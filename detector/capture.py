@@ -18,8 +18,8 @@ from torch import Tensor, nn
 from groundwire.errors import CaptureError
 
 
-class _Stop(Exception):
-    """Leaves the forward pass at the hookpoint."""
+class PassEnds(Exception):
+    """Leaves a forward pass from within: what was wanted of it is there."""
 
 
 class Capture:
@@ -38,7 +38,7 @@ class Capture:
         not reached (nothing captured must never look like nothing found) or gives anything but such rows.
         """
         self._rows, output = None, None
-        with suppress(_Stop), torch.inference_mode():  # here, not around the context: a caller may yield inside it
+        with suppress(PassEnds), torch.inference_mode():  # here, not around the context: a caller may yield inside it
             output = forward(*args, **kwargs)
         if self._rows is None:
             raise CaptureError(
@@ -58,7 +58,24 @@ class Capture:
     def _hook(self, module: nn.Module, args: Any, output: Any) -> None:
         self._rows = output[0] if isinstance(output, tuple) else output
         if self.stop:
-            raise _Stop
+            raise PassEnds
+
+
+def run_until_it_ends(forward: Callable[..., Any], **inputs: Any) -> None:
+    """Make a forward pass that something within it leaves by `PassEnds`.
+
+    Raises CaptureError where nothing did: the pass went on past what was wanted, or never came there.
+    """
+    try:
+        with torch.inference_mode():
+            forward(**inputs)
+    except PassEnds:
+        return
+    raise CaptureError(
+        "the forward pass never reached where it was to end",
+        expected="every pass runs the attention of each layer up to the hookpoint",
+        remedy="check that the hookpoint belongs to the decoder and that the model is not compiled or fused",
+    )
 
 
 def find_module(model: nn.Module, hookpoint: str) -> nn.Module:

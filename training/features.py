@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,6 +21,7 @@ from safetensors.torch import load_file, save_file
 from tqdm import tqdm
 
 from groundwire.additive import Shapes
+from groundwire.engines.base import Asked
 from groundwire.engines.transformers import TransformersEngine
 from groundwire.errors import InputError, PromptTooLong
 from groundwire.prompts import render, tokenize_response
@@ -68,15 +69,10 @@ def collect_features(
 
 def _part(engine: TransformersEngine, scorer: Scorer, examples: Sequence[LabelledExample]) -> dict[str, torch.Tensor]:
     state = scorer.new_state(len(examples), engine.device)
-    groups: dict[tuple[int, ...], list[int]] = {}
-    for i, example in enumerate(examples):
-        groups.setdefault(tuple(render(engine.tokenizer, example.messages)), []).append(i)
-    for prompt, members in groups.items():
-        responses = [[t.id for t in tokenize_response(engine.tokenizer, examples[i].response)] for i in members]
-        check_lengths(engine, len(prompt), {examples[i].id: len(r) for i, r in zip(members, responses, strict=True)})
-        numbers = torch.tensor(members, device=engine.device)
-        for rows, slots in engine.replay_rows(prompt, responses):
-            scorer.fold(state, scorer.encode(rows), numbers[slots])
+    asked, members = asked_of(engine, examples)
+    numbers = torch.tensor(members, device=engine.device)
+    for rows, slots in engine.replay_rows(asked):
+        scorer.fold(state, scorer.encode(rows), numbers[slots])
     if not bool(state.finite.all()):
         bad = [examples[i].id for i in (~state.finite).nonzero()[:, 0].tolist()]
         raise InputError(f"activations that are not finite, rows {bad[:5]}", remedy="use float32 weights")
@@ -87,15 +83,24 @@ def _part(engine: TransformersEngine, scorer: Scorer, examples: Sequence[Labelle
     }
 
 
-def check_lengths(engine: TransformersEngine, prompt: int, responses: Mapping[str, int]) -> None:
-    """Raise PromptTooLong naming the first response (tokens by row id) that does not fit behind the prompt."""
-    for name, length in responses.items():
-        if prompt + length > engine.context:
+def asked_of(engine: TransformersEngine, examples: Sequence[LabelledExample]) -> tuple[list[Asked], list[int]]:
+    """What the engine is asked, and which example each response belongs to, counted through all prompts.
+
+    Raises PromptTooLong naming the first example that does not fit the model's context.
+    """
+    groups: dict[tuple[int, ...], dict[int, list[int]]] = {}
+    for i, example in enumerate(examples):
+        prompt = tuple(render(engine.tokenizer, example.messages))
+        response = [token.id for token in tokenize_response(engine.tokenizer, example.response)]
+        if len(prompt) + len(response) > engine.context:
             raise PromptTooLong(
-                f"row {name}: {prompt} prompt and {length} response tokens",
+                f"row {example.id}: {len(prompt)} prompt and {len(response)} response tokens",
                 expected=f"at most {engine.context} together, the context of {engine.model_id}",
                 remedy="leave the row out of the training data",
             )
+        groups.setdefault(prompt, {})[i] = response
+    asked = [Asked(prompt, list(responses.values())) for prompt, responses in groups.items()]
+    return asked, [i for responses in groups.values() for i in responses]
 
 
 def _whole_dictionary(dictionary: Dictionary) -> Scorer:

@@ -18,9 +18,8 @@ from tqdm import tqdm
 
 from groundwire.engines.transformers import TransformersEngine
 from groundwire.errors import InputError
-from groundwire.prompts import render, tokenize_response
 from groundwire.training.data import LabelledExample
-from groundwire.training.features import check_lengths, check_source
+from groundwire.training.features import asked_of, check_source
 
 PART_ROWS = 256
 _LARGEST = 60_000.0  # float16 ends at 65504; attention sinks go beyond
@@ -73,17 +72,12 @@ def collect_rows(engine: TransformersEngine, examples: Sequence[LabelledExample]
 
 
 def _part(engine: TransformersEngine, examples: Sequence[LabelledExample]) -> dict[str, torch.Tensor]:
-    groups: dict[tuple[int, ...], list[int]] = {}
-    for i, example in enumerate(examples):
-        groups.setdefault(tuple(render(engine.tokenizer, example.messages)), []).append(i)
     found = [torch.zeros(0, engine.read([0]).shape[1], dtype=torch.float16) for _ in examples]
-    for prompt, members in groups.items():
-        responses = [[t.id for t in tokenize_response(engine.tokenizer, examples[i].response)] for i in members]
-        check_lengths(engine, len(prompt), {examples[i].id: len(r) for i, r in zip(members, responses, strict=True)})
-        for rows, slots in engine.replay_rows(prompt, responses):
-            if not bool(rows.isfinite().all()):
-                raise InputError("activations that are not finite", remedy="use float32 weights")
-            kept = rows.float().clamp(-_LARGEST, _LARGEST).half().cpu()
-            for slot in slots.unique().tolist():
-                found[members[slot]] = kept[(slots == slot).cpu()]
+    asked, members = asked_of(engine, examples)
+    for rows, slots in engine.replay_rows(asked):
+        if not bool(rows.isfinite().all()):
+            raise InputError("activations that are not finite", remedy="use float32 weights")
+        kept = rows.float().clamp(-_LARGEST, _LARGEST).half().cpu()
+        for slot in slots.unique().tolist():
+            found[members[slot]] = kept[(slots == slot).cpu()]
     return {"rows": torch.cat(found), "lengths": torch.tensor([len(rows) for rows in found])}

@@ -1,7 +1,7 @@
 """The Hugging Face engine: any decoder-only model, hooked while it generates or replays.
 
-Generation decodes a batch of requests together. A replay ends at the hookpoint and encodes a shared prompt once: its
-keys and values are copied for every response.
+Generation decodes a batch of requests together. A replay ends at the hookpoint and reads what prompts and responses
+share once (`replay`; `padded` for models whose attention cannot be packed).
 
 The hook is in place for the length of one forward pass, under the reader's lock: generators may be interleaved,
 abandoned or run in several threads, also by engines that share a reader.
@@ -9,25 +9,26 @@ abandoned or run in several threads, also by engines that share a reader.
 
 from __future__ import annotations
 
-import copy
+import itertools
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from functools import cached_property
 from time import perf_counter
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
 from groundwire.capture import capture, find_module
 from groundwire.engines.base import Asked
 from groundwire.engines.generation import Generation, timed
+from groundwire.engines.padded import Replaying, Rows
 from groundwire.engines.reader import Reader
+from groundwire.engines.replay import replaying
 from groundwire.errors import PromptTooLong
 from groundwire.scoring import Scorer
 from groundwire.types import Readout, Request, Step
-
-# Prompt and response tokens whose keys and values are held at once in a replay: about 0.5 GB for a 135M reader.
-REPLAY_TOKENS = 16_384
 
 
 class TransformersEngine:
@@ -59,61 +60,33 @@ class TransformersEngine:
 
     def replay(self, asked: Sequence[Asked], scorer: Scorer, *, features: bool = False) -> list[list[Readout]]:
         """See `Engine.replay`."""
-        return [self._replay(each.prompt, each.responses, scorer) for each in asked]
+        distinct = [list(dict.fromkeys(map(tuple, each.responses))) for each in asked]  # equal answers are read once
+        numbers = itertools.count()
+        places = [{response: next(numbers) for response in responses} for responses in distinct]
+        found: dict[int, Readout] = {}
+        began = perf_counter()
+        for rows, slots in self.replay_rows([Asked(a.prompt, d) for a, d in zip(asked, distinct, strict=True)]):
+            found |= _finished(scorer, rows, slots, perf_counter() - began, features)
+            began = perf_counter()
+        empty = scorer.finish(scorer.new_state(1), 0)
+        return [
+            [found.get(place[tuple(response)], empty) for response in each.responses]
+            for each, place in zip(asked, places, strict=True)
+        ]
 
-    def _replay(self, prompt: Sequence[int], responses: Sequence[Sequence[int]], scorer: Scorer) -> list[Readout]:
-        device = scorer.encoder.weight.device
-        state, began = scorer.new_state(len(responses), device), perf_counter()
-        check = 0.0
-        for rows, slots in self.replay_rows(prompt, responses):
-            start = perf_counter()
-            scorer.fold(state, scorer.encode(rows.to(device)), slots.to(device))
-            check += perf_counter() - start
-        forward = perf_counter() - began - check
-        share = max(1, len(responses))
-        return [timed(scorer.finish(state, i), forward / share, check / share) for i in range(len(responses))]
+    def replay_rows(self, asked: Sequence[Asked]) -> Iterator[Rows]:
+        """Residual rows of the responses' tokens, pass by pass, with the number of the response each belongs to.
 
-    def replay_rows(
-        self, prompt: Sequence[int], responses: Sequence[Sequence[int]]
-    ) -> Iterator[tuple[Float[Tensor, "rows d"], Int[Tensor, " rows"]]]:
-        """Residual rows of the responses' tokens, batch by batch, with the number of the response each belongs to."""
-        longest = max(map(len, responses), default=0)
-        self.check_length(len(prompt), longest)
-        todo = sorted((i for i in range(len(responses)) if responses[i]), key=lambda i: len(responses[i]))
-        if not todo:
-            return
-        cache = self._prefill(prompt)
-        while todo:
-            batch = [todo.pop(0)]
-            while todo and (len(prompt) + len(responses[todo[0]])) * (len(batch) + 1) <= REPLAY_TOKENS:
-                batch.append(todo.pop(0))
-            yield self._replay_batch(cache, len(prompt), [responses[i] for i in batch], batch)
+        Responses are counted through all prompts; one without tokens has no rows. All rows of a response come in one
+        pass. Raises PromptTooLong before the first pass.
+        """
+        for each in asked:
+            self.check_length(len(each.prompt), max(map(len, each.responses), default=0))
+        yield from self._replaying.rows(asked)
 
-    def _prefill(self, prompt: Sequence[int]) -> Any:
-        from transformers import DynamicCache
-
-        cache = DynamicCache(config=self.model.config)
-        if prompt:
-            self.forward(stop=True, input_ids=self._ids([prompt]), past_key_values=cache, use_cache=True)
-        return cache
-
-    def _replay_batch(
-        self, cache: Any, offset: int, responses: list[Sequence[int]], numbers: list[int]
-    ) -> tuple[Tensor, Tensor]:
-        width = max(map(len, responses))
-        # Padding stands to the right: causal attention never shows it to a token that counts.
-        padded = self._ids([list(ids) + [0] * (width - len(ids)) for ids in responses])
-        past = copy.deepcopy(cache)
-        if offset and len(responses) > 1:
-            past.batch_repeat_interleave(len(responses))
-        positions = torch.arange(offset, offset + width, device=self.device).expand(len(responses), -1)
-        rows, _ = self.forward(
-            stop=True, input_ids=padded, past_key_values=past, position_ids=positions, use_cache=True
-        )
-        lengths = torch.tensor([len(ids) for ids in responses], device=self.device)
-        real = torch.arange(width, device=self.device) < lengths[:, None]
-        slots = torch.tensor(numbers, device=self.device)[:, None].expand(-1, width)
-        return rows[real], slots[real]
+    @cached_property
+    def _replaying(self) -> Replaying:
+        return replaying(self)
 
     def read(self, ids: Sequence[int]) -> Float[Tensor, "tokens d"]:
         """See `Engine.read`."""
@@ -148,6 +121,20 @@ class TransformersEngine:
                 expected=f"at most {self.context} together, the context of {self.model_id}",
                 remedy="send fewer or shorter passages, or ask for fewer tokens",
             )
+
+
+def _finished(scorer: Scorer, rows: Tensor, slots: Tensor, forward: float, keep: bool) -> dict[int, Readout]:
+    """Readouts of the responses whose rows came in one pass, by number. forward: seconds the pass took."""
+    start, device = perf_counter(), scorer.encoder.weight.device
+    numbers, own = slots.to(device).unique(return_inverse=True)
+    features = scorer.encode(rows.to(device))
+    state = scorer.fold(scorer.new_state(len(numbers), device), features, own)
+    found = [scorer.finish(state, i) for i in range(len(numbers))]
+    share, check = forward / len(numbers), (perf_counter() - start) / len(numbers)
+    return {
+        number: replace(timed(readout, share, check), features=features[own == i].cpu() if keep else None)
+        for i, (number, readout) in enumerate(zip(numbers.tolist(), found, strict=True))
+    }
 
 
 def _end_ids(model: Any, tokenizer: Any) -> frozenset[int]:

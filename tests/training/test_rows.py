@@ -8,6 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from groundwire.engines.base import Asked
 from groundwire.engines.transformers import TransformersEngine
 from groundwire.errors import InputError, PromptTooLong
 from groundwire.prompts import render, tokenize_response
@@ -50,7 +51,7 @@ def test_rows_are_those_of_the_engine_rounded_to_float16(engine, examples, tmp_p
         response = [token.id for token in tokenize_response(engine.tokenizer, row.response)]
         own = found.rows[found.offsets[i] : found.offsets[i + 1]]
         assert len(own) == len(response)
-        parts = [part for part, _ in engine.replay_rows(prompt, [response])]
+        parts = [part for part, _ in engine.replay_rows([Asked(prompt, [response])])]
         if parts:
             np.testing.assert_allclose(own.astype(np.float32), torch.cat(parts).numpy(), rtol=2e-3, atol=1e-3)
     assert found.offsets[-1] == len(found.rows)
@@ -59,14 +60,14 @@ def test_rows_are_those_of_the_engine_rounded_to_float16(engine, examples, tmp_p
 def test_answers_to_one_prompt_share_a_pass(engine, examples, tmp_path, monkeypatch):
     replay, calls = engine.replay_rows, []
 
-    def counted(prompt, responses):
-        calls.append(len(responses))
-        return replay(prompt, responses)
+    def counted(asked):
+        calls.append([len(each.responses) for each in asked])
+        return replay(asked)
 
     monkeypatch.setattr(module, "PART_ROWS", 100)
     monkeypatch.setattr(engine, "replay_rows", counted)
     collect_rows(engine, examples, tmp_path)
-    assert calls == [4, 4, 4]
+    assert calls == [[4, 4, 4]]
 
 
 def test_an_interrupted_run_continues_at_the_first_missing_part(engine, examples, tmp_path, monkeypatch):

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from groundwire.calibration import sigmoid
+from groundwire.engines.base import Asked
 from groundwire.engines.transformers import TransformersEngine
 from groundwire.scoring import Scorer
 from groundwire.types import Readout, Request, Sampling, Step, Token
@@ -26,6 +27,12 @@ def run(engine: TransformersEngine, scorer: Scorer, asked: Sequence[Request]) ->
     for name, step in engine.generate(asked, scorer):
         found[name].append(step)
     return found
+
+
+def replay(
+    engine: TransformersEngine, prompt: Sequence[int], responses: Sequence[Sequence[int]], scorer: Scorer
+) -> list[Readout]:
+    return engine.replay([Asked(prompt, responses)], scorer)[0]
 
 
 def tokens_of(steps: Sequence[Step]) -> list[Token]:

@@ -7,7 +7,8 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from groundwire.engines import transformers as module
+from groundwire.engines import padded
+from groundwire.engines.base import Asked
 from groundwire.engines.reader import Reader
 from groundwire.engines.transformers import TransformersEngine
 from groundwire.prompts import render, tokenize_response
@@ -17,6 +18,7 @@ from tests.detector.engines.answers import (
     TOLERANCE,
     check_rows,
     readout_of,
+    replay,
     requests,
     run,
     same_score,
@@ -37,7 +39,7 @@ def test_generation_and_replay_give_the_same_score(engine: TransformersEngine, a
     asked = requests(max_tokens=20)
     for request, steps in zip(asked, run(engine, any_scorer, asked).values(), strict=True):
         ids = [t.id for t in tokens_of(steps)]
-        (again,) = engine.replay(render(engine.tokenizer, request.messages), [ids], any_scorer)
+        (again,) = replay(engine, render(engine.tokenizer, request.messages), [ids], any_scorer)
         assert same_score(readout_of(steps), again)
         torch.testing.assert_close(readout_of(steps).token_logits, again.token_logits, atol=TOLERANCE, rtol=0)
 
@@ -59,10 +61,11 @@ def test_what_shares_a_replay_does_not_change_a_score(
     prompt = render(engine.tokenizer, user(QUESTIONS[1]))
     ids = [[t.id for t in tokenize_response(engine.tokenizer, response)] for response in RESPONSES]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(module, "REPLAY_TOKENS", budget)
-        together = engine.replay(prompt, [ids[i] for i in chosen], any_scorer)
+        patch.setattr(padded, "REPLAY_TOKENS", budget)
+        patch.setattr(engine._replaying, "_tokens", budget, raising=False)
+        together = replay(engine, prompt, [ids[i] for i in chosen], any_scorer)
     for i, readout in zip(chosen, together, strict=True):
-        (alone,) = engine.replay(prompt, [ids[i]], any_scorer)
+        (alone,) = replay(engine, prompt, [ids[i]], any_scorer)
         assert same_score(readout, alone)
         assert readout.rows == len(ids[i])
 
@@ -71,7 +74,7 @@ def test_replayed_rows_are_the_hidden_states_of_prompt_and_response_in_one_pass(
     prompt = render(engine.tokenizer, user(QUESTIONS[1]))
     responses = [[t.id for t in tokenize_response(engine.tokenizer, response)] for response in RESPONSES]
     found: dict[int, list[torch.Tensor]] = {i: [] for i in range(len(responses))}
-    for rows, slots in engine.replay_rows(prompt, responses):
+    for rows, slots in engine.replay_rows([Asked(prompt, responses)]):
         for i in slots.unique().tolist():
             found[i].append(rows[slots == i])
     layer = int(engine.hookpoint.rsplit(".", 1)[-1])
@@ -91,11 +94,11 @@ def test_any_submodule_may_be_the_hookpoint(llama: TransformersEngine, hookpoint
     """Layers above it, and the attention of the one it lies in, have no keys when the prompt's are copied."""
     engine = TransformersEngine(llama.reader, hookpoint)
     scorer, prompt = random_scorer(engine), render(engine.tokenizer, user(QUESTIONS[1]))
-    together = engine.replay(prompt, [[50, 51, 52], [60]], scorer)
+    together = replay(engine, prompt, [[50, 51, 52], [60]], scorer)
     steps = run(engine, scorer, requests(max_tokens=6)[1:2])["r1"]
     ids = [t.id for t in tokens_of(steps)]
-    assert same_score(together[1], engine.replay(prompt, [[60]], scorer)[0])
-    assert same_score(readout_of(steps), engine.replay(prompt, [ids], scorer)[0])
+    assert same_score(together[1], replay(engine, prompt, [[60]], scorer)[0])
+    assert same_score(readout_of(steps), replay(engine, prompt, [ids], scorer)[0])
 
 
 @pytest.mark.model
@@ -105,5 +108,5 @@ def test_the_real_model_scores_alike_in_generation_and_replay(reader: Reader) ->
     for request, steps in zip(asked, run(engine, scorer, asked).values(), strict=True):
         check_rows(steps)
         ids = [t.id for t in tokens_of(steps)]
-        (again,) = engine.replay(render(engine.tokenizer, request.messages), [ids], scorer)
+        (again,) = replay(engine, render(engine.tokenizer, request.messages), [ids], scorer)
         assert same_score(readout_of(steps), again)

@@ -8,6 +8,7 @@ import pytest
 
 from groundwire.artifact import Artifact
 from groundwire.detector import Detector
+from groundwire.engines.base import Asked
 from groundwire.engines.fake import FakeEngine, fake_detector
 from groundwire.errors import PromptTooLong
 from groundwire.prompts import render
@@ -52,7 +53,7 @@ def test_generation_and_replay_agree_exactly() -> None:
     engine, scorer = FakeEngine({"How tall": "It is 1889 metres"}), fake_detector().artifact.scorer
     steps = run(engine, Request("a", user(ASKED)))["a"]
     ids = [token.id for step in steps for token in step.tokens]
-    (again,) = engine.replay(render(engine.tokenizer, user(ASKED)), [ids], scorer)
+    ((again,),) = engine.replay([Asked(render(engine.tokenizer, user(ASKED)), [ids])], scorer)
     assert steps[-1].readout is not None
     assert again.logit == steps[-1].readout.logit
 
@@ -91,7 +92,7 @@ def test_a_prompt_too_long_is_refused_before_the_first_step_of_any_request() -> 
     with pytest.raises(PromptTooLong, match="tokens"):
         next(engine.generate(requests, fake_detector().artifact.scorer))
     with pytest.raises(PromptTooLong, match="at most 2048"):
-        engine.replay([1] * 2000, [[1] * 49], fake_detector().artifact.scorer)
+        engine.replay([Asked([1] * 2000, [[1] * 49])], fake_detector().artifact.scorer)
 
 
 def test_a_saved_fake_detector_fits_another_fake_engine(tmp_path: Path) -> None:

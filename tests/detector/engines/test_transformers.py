@@ -19,6 +19,7 @@ from tests.detector.engines.answers import (
     QUESTIONS,
     check_rows,
     readout_of,
+    replay,
     requests,
     run,
     same_score,
@@ -105,7 +106,7 @@ def test_a_stop_string_ends_the_answer_and_is_not_part_of_it(
         visible = [t.id for t in tokens_of(steps)]
         assert visible == [t.id for t in tokens][: len(visible)]
         if visible:
-            (again,) = engine.replay(render(engine.tokenizer, asked[0].messages), [visible], scorer)
+            (again,) = replay(engine, render(engine.tokenizer, asked[0].messages), [visible], scorer)
             assert same_score(readout_of(steps), again)
 
 
@@ -145,9 +146,9 @@ def test_the_context_may_be_filled_to_the_last_token(
         assert readout_of(steps).rows == room
     with pytest.raises(PromptTooLong, match="the context of tiny"):
         next(engine.generate(requests(max_tokens=room + 1), scorer))
-    engine.replay([5] * (engine.context - 3), [[6, 7, 8], [6]], scorer)
+    replay(engine, [5] * (engine.context - 3), [[6, 7, 8], [6]], scorer)
     with pytest.raises(PromptTooLong):
-        engine.replay([5] * (engine.context - 3), [[6, 7, 8, 9], [6]], scorer)
+        replay(engine, [5] * (engine.context - 3), [[6, 7, 8, 9], [6]], scorer)
     with pytest.raises(PromptTooLong):
         engine.read([5] * (engine.context + 1))
 
@@ -167,5 +168,5 @@ def test_weights_that_are_not_numbers_are_seen(folder: Path, scorer: Scorer) -> 
     for parameter in engine.model.get_submodule(engine.hookpoint).parameters():
         parameter.fill_(math.nan)
     engine.end_ids = frozenset()  # of logits that are no numbers the first is taken, which may be the end
-    assert not engine.replay([5, 6], [[7, 8]], scorer)[0].finite
+    assert not replay(engine, [5, 6], [[7, 8]], scorer)[0].finite
     assert not readout_of(run(engine, scorer, requests(max_tokens=2))["r0"]).finite

@@ -1,0 +1,168 @@
+"""How the Hugging Face engine reads responses that exist: each distinct beginning once, no padding, no layer too many.
+
+Prompts are sorted, so that neighbours share as much of their beginning as any; what they share with the last prompt
+read is not read again. Then the responses follow, packed, behind the keys and values of their prompts.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from groundwire.capture import capture, run_until_it_ends
+from groundwire.engines.base import Asked
+from groundwire.engines.packed import Pack, Prefix, packing
+from groundwire.engines.padded import PaddedReplay, Replaying, Rows
+
+if TYPE_CHECKING:
+    from groundwire.engines.transformers import TransformersEngine
+
+LOG = logging.getLogger(__name__)
+# Tokens of one pass. On a CPU what it computes should stay in the caches; a GPU wants many.
+CPU_TOKENS, GPU_TOKENS = 512, 8192
+SHARED = 16  # tokens: a beginning shared by fewer is not worth a pass of its own
+
+
+class PackedReplay:
+    """Reads by packed passes."""
+
+    def __init__(self, engine: TransformersEngine) -> None:
+        self._engine = engine
+        self._model = engine.model
+        self._depth = depth(engine.hookpoint, engine.model)
+        self._tokens = CPU_TOKENS if engine.device.type == "cpu" else GPU_TOKENS
+
+    def rows(self, asked: Sequence[Asked]) -> Iterator[Rows]:
+        """See `Replaying.rows`."""
+        first, responses = 0, dict[tuple[int, ...], list[tuple[int, Sequence[int]]]]()
+        for each in asked:
+            found = [(first + i, ids) for i, ids in enumerate(each.responses) if ids]
+            if found:
+                responses.setdefault(tuple(each.prompt), []).extend(found)
+            first += len(each.responses)
+        base: Prefix | None = None
+        for prompts in self._together(sorted(responses)):
+            prefixes = self._read(prompts, base)
+            todo = [
+                (number, ids, prefix)
+                for prompt, prefix in zip(prompts, prefixes, strict=True)
+                for number, ids in sorted(responses[prompt], key=lambda item: len(item[1]))
+            ]
+            for batch in _batches(todo, self._tokens):
+                yield self._respond(batch)
+            base = prefixes[-1]
+
+    def _together(self, prompts: Sequence[tuple[int, ...]]) -> Iterator[list[tuple[int, ...]]]:
+        """Sorted prompts by the pass in which they are read; the last one of a pass is at hand in the next."""
+        base: tuple[int, ...] = ()
+        batch: list[tuple[int, ...]] = []
+        size = 0
+        for prompt in prompts:
+            rest = len(prompt) - _shared(base, prompt)
+            gain = _shared(batch[-1], prompt) - _shared(base, prompt) if batch else 0
+            if batch and (size + rest > self._tokens or gain >= SHARED):
+                yield batch
+                base, batch, size = batch[-1], [], 0
+                rest = len(prompt) - _shared(base, prompt)
+            batch.append(prompt)
+            size += rest
+        if batch:
+            yield batch
+
+    def _read(self, prompts: Sequence[tuple[int, ...]], base: Prefix | None) -> list[Prefix | None]:
+        """The prompts as prefixes; what they share with `base` is taken from there."""
+        known = {prompt: _shared(base.ids, prompt) if base else 0 for prompt in prompts}
+        # A prompt that is the beginning of the base needs no pass.
+        new = [prompt for prompt in prompts if known[prompt] < len(prompt)]
+        lengths = {known[prompt] for prompt in new}
+        shared = {length: base.first(length) if base else None for length in lengths}  # one object each, for `Pack`
+        new.sort(key=lambda prompt: known[prompt])
+        if new:
+            pack = Pack([(p[known[p] :], shared[known[p]]) for p in new], keep=True, depth=self._depth)
+            with self._engine.reader.lock, packing(self._model):
+                run_until_it_ends(self._model, **pack.inputs(self._engine.device))
+            self._engine.tokens_read += pack.bounds[-1][1]
+            read = dict(zip(new, pack.kept, strict=True))
+        else:
+            read = {}
+        return [read[p] if p in read else base.first(len(p)) if base else None for p in prompts]
+
+    def _respond(self, batch: Sequence[tuple[int, Sequence[int], Prefix | None]]) -> Rows:
+        pack = Pack([(ids, prefix) for _, ids, prefix in batch])
+        with (
+            self._engine.reader.lock,
+            packing(self._model),
+            capture(self._model, self._engine.hookpoint, stop=True) as hook,
+        ):
+            rows, _ = hook.run(self._model, **pack.inputs(self._engine.device))
+        self._engine.tokens_read += pack.bounds[-1][1]
+        lengths = torch.tensor([len(ids) for _, ids, _ in batch])
+        slots = torch.tensor([number for number, _, _ in batch]).repeat_interleave(lengths)
+        return rows[0], slots.to(rows.device)
+
+
+def depth(hookpoint: str, model: Any) -> int:
+    """The last decoder layer whose keys and values a hookpoint needs: the first number in its path, else the last."""
+    number = next((int(part) for part in hookpoint.split(".") if part.isdigit()), None)
+    return model.config.get_text_config().num_hidden_layers - 1 if number is None else number
+
+
+def _batches(
+    todo: Sequence[tuple[int, Sequence[int], Prefix | None]], tokens: int
+) -> Iterator[list[tuple[int, Sequence[int], Prefix | None]]]:
+    batch: list[tuple[int, Sequence[int], Prefix | None]] = []
+    size = 0
+    for item in todo:
+        if batch and size + len(item[1]) > tokens:
+            yield batch
+            batch, size = [], 0
+        batch.append(item)
+        size += len(item[1])
+    if batch:
+        yield batch
+
+
+def _shared(one: Sequence[int], other: Sequence[int]) -> int:
+    """Tokens that two sequences have in common from the beginning."""
+    pairs = enumerate(zip(one, other, strict=False))
+    return next((i for i, (a, b) in pairs if a != b), min(len(one), len(other)))
+
+
+def replaying(engine: TransformersEngine) -> Replaying:
+    """Packed passes where they give what the library's own attention gives, on a few tokens; else padded ones.
+
+    Masks, biases or caches of other kinds make them differ, or fail.
+    """
+    packed, padded = PackedReplay(engine), PaddedReplay(engine)
+    kinds = set(getattr(engine.model.config.get_text_config(), "layer_types", None) or ["full_attention"])
+    before = engine.tokens_read
+    try:
+        return packed if kinds == {"full_attention"} and _agree(packed, padded) else padded
+    finally:
+        engine.tokens_read = before
+
+
+def _agree(packed: Replaying, padded: Replaying) -> bool:
+    asked = [Asked(range(1, 25), [range(3, 8), range(5, 14)]), Asked((*range(1, 21), 2, 3), [range(9, 20)])]
+    expected = _by_response(padded.rows(asked))
+    try:
+        found = _by_response(packed.rows(asked))
+    except Exception as error:  # a model may refuse in any way; the library's own way then serves
+        LOG.info("packed passes fail with this model (%s): padded ones are used", error)
+        return False
+    tolerance = 1e-3 if expected[0].dtype == torch.float32 else 0.1
+    return all(
+        bool((found[i] - rows).abs().max() <= tolerance * rows.abs().max())  # false for NaN
+        for i, rows in expected.items()
+    )
+
+
+def _by_response(passes: Iterator[Rows]) -> dict[int, Tensor]:
+    found: dict[int, Tensor] = {}
+    for rows, slots in passes:
+        found |= {int(slot): rows[slots == slot] for slot in slots.unique()}
+    return found
