@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, fields, is_dataclass
 from hashlib import sha256
 from typing import Any
@@ -60,7 +60,7 @@ def digest(value: Any) -> str:
     return found.hexdigest()
 
 
-def _parts(value: Any) -> Any:
+def _parts(value: Any) -> Iterator[bytes]:
     if is_dataclass(value):
         for field in fields(value):
             if field.name not in UNREAD:
@@ -75,9 +75,10 @@ def _parts(value: Any) -> Any:
         for item in value:
             yield from _parts(item)
     elif hasattr(value, "detach"):
-        array = value.detach().cpu().contiguous()
-        yield f"{array.dtype} {tuple(array.shape)}".encode()
-        yield array.flatten().view(-1).numpy().tobytes()
+        import torch  # it is loaded where there are tensors
+
+        yield f"{value.dtype} {tuple(value.shape)}".encode()
+        yield value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes()
     else:
         yield repr(value).encode()
 
