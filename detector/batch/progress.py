@@ -11,6 +11,8 @@ from groundwire.batch.unit import Scored
 from groundwire.batch.units import characters_of
 from groundwire.batch.windows import Window
 
+CHARACTERS_A_TOKEN = 4  # before any was counted; of English text
+
 
 class Progress:
     """Context manager. rows: of the input, size: its bytes; None where only reading can tell.
@@ -29,10 +31,8 @@ class Progress:
         self._start: float | None = None
 
     def __enter__(self) -> Progress:
-        count = "rows" if self.rows is None else f"{self.rows:,} rows"
-        size = "" if self.size is None else f" ({size_of(self.size)})"
-        there = f"; {self.there:,} are scored already" if self.there else ""
-        self._say(f"scoring {count}{size}{there}")
+        if self.there:
+            self._say(f"{self.there:,} rows are scored already; comparing the input with what they were scored from")
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -40,9 +40,15 @@ class Progress:
 
     def window(self, window: Window) -> None:
         """A window whose units come next. The first says how long the rows are."""
-        if self._start is None:
-            self._start = perf_counter()
-        self._per_row = self._per_row or window.characters / len(window.rows)
+        if self._start is not None:
+            return
+        self._start, self._per_row = perf_counter(), window.characters / len(window.rows)
+        size = "" if self.size is None else f" of {size_of(self.size)}"
+        if self.rows is None:
+            self._say(f"scoring rows{size}")
+            return
+        tokens = _round(self._left * self._per_row / CHARACTERS_A_TOKEN)
+        self._say(f"scoring {self._left:,} rows{size}, about {tokens:,} tokens to read")
 
     def add(self, rows: int) -> None:
         """Rows that are finished."""
@@ -61,6 +67,10 @@ class Progress:
         if not self._bar.disable and seconds:
             self._bar.set_postfix_str(f"{self.tokens / seconds:,.0f} tokens/s", refresh=False)
 
+    @property
+    def _left(self) -> int:
+        return max(0, (self.rows or 0) - self.there)
+
     def _estimate(self, seconds: float) -> None:
         speed = self.tokens / seconds if seconds else 0.0
         if not speed or not self._read:
@@ -68,10 +78,9 @@ class Progress:
         if self.rows is None:
             self._say(f"about {_round(speed):,} tokens/s")
             return
-        left = max(0, self.rows - self.there)
-        tokens = left * self._per_row * self.tokens / self._read
+        tokens = self._left * self._per_row * self.tokens / self._read
         self._say(
-            f"{left:,} rows, about {_round(tokens):,} tokens, "
+            f"{self._left:,} rows, about {_round(tokens):,} tokens, "
             f"about {duration(tokens / speed)} at {_round(speed):,} tokens/s"
         )
 

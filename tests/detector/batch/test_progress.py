@@ -34,7 +34,7 @@ def source(tmp_path):
 def test_what_is_to_be_done_and_how_long_it_may_take_is_said(source, tmp_path, capsys):
     score_file(Counting(), source, tmp_path / "out.jsonl")
     first, second = capsys.readouterr().err.splitlines()
-    assert first == f"scoring 40 rows ({source.stat().st_size / 1000:.1f} kB)"
+    assert first == f"scoring 40 rows of {source.stat().st_size / 1000:.1f} kB, about 164,000 tokens to read"
     assert second.startswith("40 rows, about 164,000 tokens, about 1 s at ")
     assert second.endswith(" tokens/s")
 
@@ -50,9 +50,11 @@ def test_rows_that_are_scored_already_are_left_out_of_the_estimate(source, tmp_p
         score_file(Stopping(), source, tmp_path / "out.jsonl")
     capsys.readouterr()
     score_file(Counting(), source, tmp_path / "out.jsonl")
-    first, second = capsys.readouterr().err.splitlines()
-    assert first.endswith("; 28 are scored already")
-    assert second.startswith("12 rows, about 49,100 tokens, ")
+    first, second, third = capsys.readouterr().err.splitlines()
+    assert first.startswith("28 rows are scored already")
+    assert second.startswith("scoring 12 rows of ")
+    assert second.endswith(", about 49,200 tokens to read")
+    assert third.startswith("12 rows, about 49,100 tokens, ")
 
 
 def test_nothing_is_said_where_nobody_wants_to_know(source, tmp_path, capsys):
@@ -67,7 +69,7 @@ def test_what_a_file_does_not_say_is_not_made_up(source, tmp_path, capsys):
     packed.write_bytes(gzip.compress(source.read_bytes()))
     score_file(Counting(), packed, tmp_path / "out.jsonl")
     first, second = capsys.readouterr().err.splitlines()
-    assert first.startswith("scoring rows (")
+    assert first.startswith("scoring rows of ")
     assert second.startswith("about ")
     assert second.endswith(" tokens/s")
 
