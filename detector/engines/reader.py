@@ -20,7 +20,7 @@ from groundwire.fetch import DEFAULT_MODEL, MANIFEST, ensure_model
 
 __all__ = ["DEFAULT_MODEL", "DTYPES", "Reader", "load_reader"]
 
-DTYPES = ("float32", "bfloat16", "float16")
+DTYPES = ("float32", "bfloat16", "float16", "int8")
 MIB = 1 << 20
 # Differ between releases of transformers that read the same model.
 VOLATILE_CONFIG = ("_name_or_path", "transformers_version", "dtype", "torch_dtype")
@@ -71,14 +71,21 @@ def load_reader(
 
     model: None or `DEFAULT_MODEL` for the embedded default (fetched where it is not cached); a folder that
         `save_pretrained` wrote; else a Hugging Face id, at `revision` where given.
-    dtype: "float32", "bfloat16" or "float16". device: as torch spells it.
+    dtype: "float32", "bfloat16", "float16", or "int8": 8-bit linear layers, the rest float32, on CPUs only.
+    device: as torch spells it.
     trust_remote_code: let transformers run Python code that came with the model.
 
     Raises ModelError where the model cannot be found, reached or read, or is no decoder with a fast tokenizer;
-    FetchError (a ModelError) where the default cannot be fetched; InputError on an unknown dtype.
+    FetchError (a ModelError) where the default cannot be fetched; InputError on an unknown dtype, or int8 elsewhere.
     """
     if dtype not in DTYPES:
         raise InputError(f"dtype is {dtype!r}", expected=f"one of {', '.join(DTYPES)}", remedy="pass dtype='float32'")
+    if dtype == "int8" and device != "cpu":
+        raise InputError(
+            f"dtype int8 on {device}",
+            expected="the device cpu",
+            remedy="pass dtype='bfloat16', which GPUs are made for",
+        )
     if model is None or str(model) == DEFAULT_MODEL:
         source, name = str(ensure_model()), DEFAULT_MODEL
     else:
@@ -87,12 +94,15 @@ def load_reader(
     options: dict[str, Any] = {"local_files_only": local, "trust_remote_code": trust_remote_code}
     if revision is not None and not local:
         options["revision"] = revision
+    from groundwire.engines.int8 import to_int8
     from groundwire.engines.quiet import quiet
 
     with quiet() if local else nullcontext():
         try:
-            config, language_model, tokenizer = _load(source, dtype, options)
+            config, language_model, tokenizer = _load(source, "float32" if dtype == "int8" else dtype, options)
             language_model = language_model.to(device).eval().requires_grad_(False)
+            if dtype == "int8":
+                to_int8(language_model)
         except GroundwireError:
             raise
         except Exception as error:  # transformers, safetensors and tokenizers each raise their own

@@ -139,14 +139,16 @@ def replaying(engine: TransformersEngine) -> Replaying:
     """
     packed, padded = PackedReplay(engine), PaddedReplay(engine)
     kinds = set(getattr(engine.model.config.get_text_config(), "layer_types", None) or ["full_attention"])
+    # Where numbers are rounded on the way, small differences grow.
+    exact = all(x.dtype == torch.float32 for x in engine.model.state_dict().values() if x.ndim == 2)
     before = engine.tokens_read
     try:
-        return packed if kinds == {"full_attention"} and _agree(packed, padded) else padded
+        return packed if kinds == {"full_attention"} and _agree(packed, padded, exact=exact) else padded
     finally:
         engine.tokens_read = before
 
 
-def _agree(packed: Replaying, padded: Replaying) -> bool:
+def _agree(packed: Replaying, padded: Replaying, *, exact: bool) -> bool:
     asked = [Asked(range(1, 25), [range(3, 8), range(5, 14)]), Asked((*range(1, 21), 2, 3), [range(9, 20)])]
     expected = _by_response(padded.rows(asked))
     try:
@@ -154,7 +156,7 @@ def _agree(packed: Replaying, padded: Replaying) -> bool:
     except Exception as error:  # a model may refuse in any way; the library's own way then serves
         LOG.info("packed passes fail with this model (%s): padded ones are used", error)
         return False
-    tolerance = 1e-3 if expected[0].dtype == torch.float32 else 0.1
+    tolerance = 1e-3 if exact else 0.1
     return all(
         bool((found[i] - rows).abs().max() <= tolerance * rows.abs().max())  # false for NaN
         for i, rows in expected.items()
