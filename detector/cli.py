@@ -12,6 +12,7 @@ import click
 
 from groundwire import __version__
 from groundwire.errors import GroundwireError, MissingExtra
+from groundwire.memory import keep_freed_memory
 
 # name: (module, attribute, one line for the overview)
 COMMANDS = {
@@ -95,6 +96,7 @@ def cli() -> None:
 
 def main() -> None:
     """Run the command line; a GroundwireError becomes its message and exit code 2."""
+    keep_freed_memory()
     try:
         cli(prog_name="groundwire")
     except GroundwireError as error:
