@@ -24,7 +24,6 @@ in the Makefile: page faults are dear on small machines. The process that memory
 from __future__ import annotations
 
 import argparse
-import ctypes
 import json
 import os
 import random
@@ -48,6 +47,7 @@ from groundwire.abstention import abstained
 from groundwire.batch.score import score_file
 from groundwire.detector import DEFAULT_ARTIFACT, Detector
 from groundwire.engines.reader import load_reader
+from groundwire.memory import keep_freed_memory
 from groundwire.prompts import render, tokenize_response
 from groundwire.sae import load_dictionary
 from groundwire.training.data import LabelledExample, read_labelled
@@ -58,7 +58,6 @@ FLOAT32 = "float32"
 FIRST_ROWS = 12  # the first rows of ragtruth-qa, on which the reference's speed was published
 PUBLISHED = 0.74  # rows a second, two cores with AVX2
 BARE_TOKENS = 16_384  # of a kind, in a bare pass; beyond them time is scaled
-M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
 
 
 @dataclass(frozen=True)
@@ -268,16 +267,6 @@ def alone(source: Path, target: Path, artifact: Path | None) -> dict[str, float]
     if child.returncode:
         raise RuntimeError(f"groundwire score ended with {child.returncode}")
     return {"peak_bytes": usage.ru_maxrss * 1024, "seconds": perf_counter() - start}
-
-
-def keep_freed_memory() -> bool:
-    """Have glibc give freed memory back late, in this process; False where it is another allocator's."""
-    try:
-        mallopt = ctypes.CDLL(None).mallopt
-    except (AttributeError, OSError, TypeError):
-        return False
-    most = 2**31 - 1  # an int; the environment's variables go higher
-    return bool(mallopt(M_MMAP_THRESHOLD, most) and mallopt(M_TRIM_THRESHOLD, most))
 
 
 # -- results ------------------------------------------------------------------------------------------------------
