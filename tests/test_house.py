@@ -43,7 +43,7 @@ UNPICKLERS = {"pickle", "cPickle", "cloudpickle", "dill", "joblib", "marshal", "
 CLIENTS = ("clients", "server", "langchain", "llama-index", "haystack", "litellm")  # extras of `make test-clients`
 FRAMEWORKS = ("langchain", "langchain_core", "langchain_openai", "llama_index", "haystack", "litellm")
 SERVING = ("fastapi", "starlette", "uvicorn", "pydantic_settings", "prometheus_client", "httpx", "opentelemetry")
-ABSENT = (*FRAMEWORKS, *SERVING, "interpret", "sklearn", "vllm", "pandas", "matplotlib", "pyarrow", "zstandard")
+ABSENT = (*FRAMEWORKS, *SERVING, "interpret", "sklearn", "vllm", "pandas", "matplotlib", "pyarrow", "zstandard", "ray")
 WITHOUT_OPTIONAL = f"""
 import sys
 
@@ -121,7 +121,7 @@ def test_every_module_imports_where_nothing_optional_is_installed():
     assert run.returncode == 0, run.stderr
 
 
-@pytest.mark.parametrize("name", ["chat_groundwire", "haystack", "langchain", "litellm", "llama_index"])
+@pytest.mark.parametrize("name", ["chat_groundwire", "haystack", "langchain", "litellm", "llama_index", "ray"])
 def test_an_adapter_without_its_framework_says_what_to_install(name):
     run = python(f"{WITHOUT_OPTIONAL}\nimport groundwire.integrations.{name}")
     extra = re.search(r'MissingExtra: .+\n.*pip install "groundwire\[([\w-]+)\]"', run.stderr)
@@ -251,7 +251,10 @@ def pins(name: str) -> dict[str, str]:
 
 @pytest.mark.parametrize(
     ("constraints", "extras"),
-    [("constraints.txt", ("train", "server", "otel", "parquet", "zstd", "dev")), ("constraints-clients.txt", CLIENTS)],
+    [
+        ("constraints.txt", ("train", "server", "otel", "parquet", "zstd", "ray", "dev")),
+        ("constraints-clients.txt", CLIENTS),
+    ],
 )
 def test_every_dependency_is_pinned_inside_its_range(constraints, extras):
     known = pins(constraints)
@@ -268,7 +271,7 @@ def test_every_dependency_is_pinned_inside_its_range(constraints, extras):
 
 
 def test_every_extra_is_tested_in_one_environment_or_the_other():
-    assert set(PROJECT["optional-dependencies"]) == {"train", "dev", "otel", "parquet", "zstd", *CLIENTS}
+    assert set(PROJECT["optional-dependencies"]) == {"train", "dev", "otel", "parquet", "zstd", "ray", *CLIENTS}
 
 
 @pytest.fixture

@@ -95,19 +95,22 @@ class Crew(ABC):
     def run(self, units: Iterable[Unit]) -> Iterator[Scored]:
         """See `Runner.run`. Raises GroundwireError where a unit fails, or where workers keep dying over it."""
         source, more = iter(units), True
+        unit: Unit | None = None  # the next to be handed out
         self._fill()
         try:
             while True:
                 yield from self._reports(block=False)  # whatever is done does not wait for a slow source
-                place = min(self._places.values(), key=lambda place: len(place.units))
-                if more and len(place.units) < DEPTH:
+                if unit is None and more:
                     unit = next(source, None)
-                    if unit is None:
-                        more = False
-                    else:
-                        place.units.append(unit)
-                        place.worker.send(unit)
-                elif any(place.units for place in self._places.values()):
+                    more = unit is not None
+                # Whoever never gets ready, for want of room in a cluster say, is never waited for.
+                ready = [place for place in self._places.values() if place.ready and len(place.units) < DEPTH]
+                if unit is not None and ready:
+                    place = min(ready, key=lambda place: len(place.units))
+                    place.units.append(unit)
+                    place.worker.send(unit)
+                    unit = None
+                elif unit is not None or any(place.units for place in self._places.values()):
                     yield from self._reports(block=True)
                 else:
                     return

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -72,13 +72,21 @@ def _parquet(rows: Path, path: Path) -> None:
 def _objects(lines: Any) -> Iterator[dict[str, Any]]:
     for line in lines:
         row = json.loads(line)
-        about = row["hallucination"].get("detector")
-        row["hallucination"]["detector"] = None if about is None else json.dumps(about, ensure_ascii=False)
-        yield {"id": str(row["id"]), "hallucination": row["hallucination"]}
+        yield {"id": str(row["id"]), "hallucination": as_columns(row["hallucination"])}
+
+
+def as_columns(verdict: Mapping[str, Any]) -> dict[str, Any]:
+    """What `Verdict.to_dict` gave, as `verdict_types` has it: what the detector says of itself becomes JSON."""
+    about = verdict.get("detector")
+    return {**verdict, "detector": None if about is None else json.dumps(about, ensure_ascii=False)}
 
 
 def _schema(pa: Any) -> Any:
-    """What `Verdict.to_dict` writes, as columns. Ids are text; what the detector says of itself is JSON."""
+    return pa.schema([("id", pa.string()), ("hallucination", pa.struct(list(verdict_types(pa).items())))])
+
+
+def verdict_types(pa: Any) -> dict[str, Any]:
+    """The Arrow type of each field of a verdict, in order; `pa` is pyarrow."""
     number, whole, text = pa.float64(), pa.int64(), pa.string()
     place = {"start": whole, "end": whole}
     evidence = pa.struct({"passage_id": text, **place, "text": text, "similarity": number})
@@ -94,7 +102,7 @@ def _schema(pa: Any) -> Any:
         }.items()
     )
     token = pa.struct({"token": text, **place, "score": number})
-    verdict = {
+    return {
         "status": text,
         "reason": text,
         "detail": text,
@@ -113,4 +121,3 @@ def _schema(pa: Any) -> Any:
         "terms": pa.list_(term),
         "tokens": pa.list_(token),
     }
-    return pa.schema([("id", text), ("hallucination", pa.struct(list(verdict.items())))])

@@ -75,3 +75,11 @@ class Recipe:
 @lru_cache(maxsize=1)  # a process that serves several detectors in turn holds one model at a time
 def _shared(recipe: Recipe) -> BatchDetector:
     return recipe.load()
+
+
+def limit_threads(threads: int | None) -> None:
+    """Let torch use at most so many threads in this process; None leaves it as it is."""
+    if threads is not None:
+        import torch
+
+        torch.set_num_threads(max(1, min(threads, torch.get_num_threads())))

@@ -14,7 +14,7 @@ from queue import SimpleQueue
 
 from groundwire.batch.crew import Crew, Died, Ready, Report, Worker
 from groundwire.batch.failure import Failure
-from groundwire.batch.recipe import Load, Recipe
+from groundwire.batch.recipe import Load, Recipe, limit_threads
 from groundwire.batch.unit import BatchDetector, Options, Unit, score_unit
 from groundwire.errors import InputError
 
@@ -36,7 +36,7 @@ class WorkersRunner(Crew):
     def start(self, number: int) -> Worker:
         """See `Crew.start`."""
         load = self.load.on_worker(number) if isinstance(self.load, Recipe) else self.load
-        threads = max(1, _cores() // self.workers)
+        threads = max(1, cores() // self.workers)
         return _Process(load, self.options, threads)
 
     def wait(self, workers: Mapping[int, Worker], *, block: bool) -> list[tuple[int, Report]]:
@@ -96,9 +96,7 @@ def _work(pipe: Connection, load: Load, options: Options, threads: int) -> None:
     units: SimpleQueue[Unit] = SimpleQueue()
     # Read at once: were both ends to write, each would wait for the other to read.
     threading.Thread(target=_receive, args=(pipe, units), daemon=True).start()
-    import torch
-
-    torch.set_num_threads(min(threads, torch.get_num_threads()))  # fewer where the environment says so
+    limit_threads(threads)
     with suppress(OSError):  # nobody listens any more
         try:
             detector = load()
@@ -138,7 +136,8 @@ def _without_interrupts() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _cores() -> int:
+def cores() -> int:
+    """Cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
