@@ -1,11 +1,11 @@
 """What `groundwire score` survives and what it costs: kill -9 at any moment, and a million rows.
 
-    python benchmarks/durability.py ROWS.jsonl [--rows 500] [--kills 20] [--overhead 10000 100000 1000000]
-                                    [-o benchmarks/results/durability.json]
+    python benchmarks/durability.py ROWS.jsonl [--rows 500] [--kills 20] [--longest 60]
+        [--overhead 10000 100000 1000000] [-o benchmarks/results/durability.json]
 
 1. The first rows of ROWS.jsonl are scored by the embedded detector without disturbance, then again in a process that is
-   killed (SIGKILL) at moments drawn evenly over the time the first run took, resumed after each, and at last left
-   alone. After every kill the rows on disk must be a beginning of the undisturbed output and no fewer than before; in
+   killed (SIGKILL) at moments drawn evenly over the time the first run took, or the first `--longest` seconds, resumed
+   after each, and at last left alone. After every kill the rows on disk must be a beginning of the undisturbed output and no fewer than before; in
    the end both outputs, and what stands beside them, must be equal to the byte.
 2. Rows made up on the spot (a question of 1,500 characters for five answers) are scored by the public fake detector.
    Time outside of the detector per row, and peak memory of the process, at several numbers of rows.
@@ -48,10 +48,12 @@ peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 print(json.dumps({"rows": summary.rows, "seconds": summary.seconds, "detector_seconds": inside, "peak_bytes": peak}))
 """
 
+NEWLINE = b"\n"
+
 Figures = dict[str, Any]
 
 
-def kills(source: Path, folder: Path, number: int, seed: int) -> Figures:
+def kills(source: Path, folder: Path, number: int, longest: float, seed: int) -> Figures:
     """Kill a run so many times and compare what it leaves with an undisturbed one."""
     whole, target = folder / "whole.jsonl", folder / "out.jsonl"
     start = time.monotonic()
@@ -63,7 +65,7 @@ def kills(source: Path, folder: Path, number: int, seed: int) -> Figures:
     while killed < number:
         process = subprocess.Popen(command(source, target), stderr=subprocess.DEVNULL)
         try:
-            code = process.wait(moments.uniform(0, undisturbed))
+            code = process.wait(moments.uniform(0, min(undisturbed, longest)))
         except subprocess.TimeoutExpired:
             process.send_signal(signal.SIGKILL)
             code = process.wait()
@@ -81,23 +83,20 @@ def kills(source: Path, folder: Path, number: int, seed: int) -> Figures:
         rows = whole_lines(partial.read_bytes() if partial.exists() else b"")
         if not wanted.startswith(rows):
             problems.append(f"after kill {killed} the rows on disk are not those of the undisturbed run")
-        if rows.count(b"\n") < kept:
+        if rows.count(NEWLINE) < kept:
             problems.append(f"after kill {killed} {kept - rows.count(NEWLINE)} rows were lost")
-        kept = rows.count(b"\n")
+        kept = rows.count(NEWLINE)
         with_rows += kept > 0
     subprocess.run(command(source, target), check=True, stderr=subprocess.DEVNULL)
     problems += compared(whole, target)
     return {
-        "rows": wanted.count(b"\n"),
+        "rows": wanted.count(NEWLINE),
         "kills": killed,
         "kills_with_rows_on_disk": with_rows,
         "outputs": finished + 1,
         "undisturbed_seconds": undisturbed,
         "problems": problems,
     }
-
-
-NEWLINE = b"\n"
 
 
 def whole_lines(data: bytes) -> bytes:
@@ -140,7 +139,7 @@ def overhead(rows: int, folder: Path) -> Figures:
     found["input_bytes"], found["output_bytes"] = source.stat().st_size, target.stat().st_size
     for path in (source, target, beside(target)):
         path.unlink()
-    print(found)
+    print(found, flush=True)
     return found
 
 
@@ -149,6 +148,7 @@ def main() -> None:
     parser.add_argument("source", type=Path, metavar="ROWS.jsonl")
     parser.add_argument("--rows", type=int, default=500, help="of ROWS.jsonl")
     parser.add_argument("--kills", type=int, default=20)
+    parser.add_argument("--longest", type=float, default=60.0, help="seconds that a run to be killed is given at most")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--overhead", type=int, nargs="*", default=[10_000, 100_000, 1_000_000], metavar="ROWS")
     parser.add_argument("-o", "--output", type=Path, default=Path(__file__).parent / "results" / "durability.json")
@@ -158,8 +158,11 @@ def main() -> None:
         source = folder / "rows.jsonl"
         with open(args.source, encoding="utf-8") as lines:
             source.write_text("".join(itertools.islice(lines, args.rows)), encoding="utf-8")
-        killed = kills(source, folder, args.kills, args.seed) | {"data": args.source.name, "seed": args.seed}
-        print(killed)
+        killed = kills(source, folder, args.kills, args.longest, args.seed) | {
+            "data": args.source.name,
+            "seed": args.seed,
+        }
+        print(killed, flush=True)
         costs = [overhead(rows, folder) for rows in args.overhead]
     tables = {
         "durability": [
