@@ -5,8 +5,8 @@
 
 1. The first rows of ROWS.jsonl are scored by the embedded detector without disturbance, then again in a process that is
    killed (SIGKILL) at moments drawn evenly over the time the first run took, or the first `--longest` seconds, resumed
-   after each, and at last left alone. After every kill the rows on disk must be a beginning of the undisturbed output and no fewer than before; in
-   the end both outputs, and what stands beside them, must be equal to the byte.
+   after each, and at last left alone. After every kill the rows on disk must be a beginning of the undisturbed output
+   and no fewer than before; in the end both outputs, and what stands beside them, must be equal to the byte.
 2. Rows made up on the spot (a question of 1,500 characters for five answers) are scored by the public fake detector.
    Time outside of the detector per row, and peak memory of the process, at several numbers of rows.
 
