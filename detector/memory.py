@@ -1,4 +1,4 @@
-"""Freed memory is kept for the next pass: on small machines the page faults of fresh allocations cost more than sums."""
+"""Freed memory is kept for the next pass: on small machines the page faults of fresh memory cost more than sums."""
 
 from __future__ import annotations
 

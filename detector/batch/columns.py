@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, fields
 from functools import cached_property
 from typing import Any
@@ -12,6 +13,7 @@ from groundwire.batch.logged import LOGGED, from_log
 from groundwire.errors import InputError
 
 ABOUT = ("generator", "group", "label", "label_weight")  # by which the summary of a run counts
+NUMBERS = {"label", "label_weight"}
 PLAIN = ("messages", *ABOUT)  # read under their own names only
 
 
@@ -56,8 +58,15 @@ class Columns:
 
 
 def cells(row: Mapping[str, str]) -> dict[str, Any]:
-    """A row of CSV cells, where nothing stands for an absent value: only a response or passages can be empty."""
-    return {name: value if value or name in ("response", "context") else None for name, value in row.items()}
+    """A row of CSV cells, where nothing stands for an absent value: only a response or passages can be empty.
+
+    Labels and their weights are numbers, where they are.
+    """
+    found: dict[str, Any] = {k: v if v or k in ("response", "context") else None for k, v in row.items()}
+    for name in NUMBERS & found.keys():
+        with suppress(TypeError, ValueError):
+            found[name] = float(found[name])
+    return found
 
 
 def _list(value: Any) -> Any:

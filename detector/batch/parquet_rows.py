@@ -11,17 +11,22 @@ from groundwire.batch.sources import Source, parquet_library, unreadable
 BATCH = 256  # rows decoded at a time
 
 
-def parquet_rows(source: Source, columns: Columns) -> Iterator[tuple[int, Any]]:
-    """The number of each row, from 1, and its values. Raises InputError where the file cannot be read."""
+def parquet_rows(source: Source, columns: Columns | None) -> Iterator[tuple[int, Any]]:
+    """The number of each row, from 1, and its values; all of them where `columns` is None.
+
+    Raises InputError where the file cannot be read, or lacks a column.
+    """
     library = parquet_library()
     import pyarrow
 
     try:
         with library.ParquetFile(source.path) as file:
             present = set(file.schema_arrow.names)
-            check_columns(columns, present, source.name)
+            wanted = present if columns is None else present & columns.wanted()
+            if columns is not None:
+                check_columns(columns, present, source.name)
             number = 0
-            for batch in file.iter_batches(batch_size=BATCH, columns=sorted(present & columns.wanted())):
+            for batch in file.iter_batches(batch_size=BATCH, columns=sorted(wanted)):
                 for row in batch.to_pylist():
                     number += 1
                     yield number, row

@@ -16,7 +16,7 @@ from groundwire.batch.sources import STDIN, Source, check_readable, expand, open
 from groundwire.errors import InputError
 from groundwire.types import Example, Reason
 
-__all__ = ["STDIN", "ExampleRow", "InvalidRow", "Row", "check_source", "count_rows", "read_rows"]
+__all__ = ["STDIN", "ExampleRow", "InvalidRow", "Row", "check_source", "count_rows", "read_objects", "read_rows"]
 _BOM = b"\xef\xbb\xbf"
 
 
@@ -72,6 +72,20 @@ def read_rows(source: str | Path | Sequence[str | Path], columns: Columns | None
             yield _row(content, number, each, prefix, columns)
 
 
+def read_objects(source: str | Path | Sequence[str | Path]) -> Iterator[Mapping[str, Any]]:
+    """The rows of `read_rows` as they stand in the files, with all their columns; an empty one where it is unreadable.
+
+    Raises as `read_rows` does.
+    """
+    for each in expand(source):
+        for _, content in _records(each, None):
+            try:
+                values = _load(content) if isinstance(content, bytes) else content
+            except InputError:
+                values = None
+            yield values if isinstance(values, Mapping) else {}
+
+
 def check_source(source: str | Path | Sequence[str | Path]) -> None:
     """Raise InputError where `source` cannot be read, MissingExtra where that needs one. Nothing is opened."""
     for each in expand(source):
@@ -101,10 +115,13 @@ def size_in_bytes(source: str | Path | Sequence[str | Path]) -> int | None:
     return sum(path.stat().st_size for path in paths) if all(path.is_file() for path in paths) else None
 
 
-def _records(source: Source, columns: Columns) -> Iterator[tuple[int, Any]]:
-    """Number and content of every row of one file; bytes where it is still to be parsed, an InputError where bad."""
+def _records(source: Source, columns: Columns | None) -> Iterator[tuple[int, Any]]:
+    """Number and content of every row of one file; bytes where it is still to be parsed, an InputError where bad.
+
+    columns: what will be read of a row; None for everything.
+    """
     if source.format == "csv":
-        yield from csv_rows(source, columns)
+        yield from csv_rows(source, columns or Columns())
     elif source.format == "parquet":
         yield from parquet_rows(source, columns)
     else:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -11,7 +10,9 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
-from groundwire.batch.reader import InvalidRow, Row, read_rows
+from groundwire.batch.columns import Columns
+from groundwire.batch.reader import InvalidRow, Row, read_objects, read_rows
+from groundwire.batch.sources import check_extra, expand
 from groundwire.errors import InputError
 from groundwire.report.rows import Scored
 from groundwire.types import Message
@@ -38,24 +39,31 @@ class Answer:
     weight: float | None = None
 
 
-def read_answers(source: str | Path) -> Iterator[Answer]:
-    """Rows of the file that was scored, in order, with the ids `groundwire score` gave them.
+def read_answers(source: str | Path, columns: Columns | None = None) -> Iterator[Answer]:
+    """Rows of the file (or glob) that was scored, in order, with the ids `groundwire score` gave them.
+
+    columns: the caller's names for the fields of a row, as they were for `score`.
 
     Raises InputError where the file cannot be read, or a "label" is neither 1, 0 nor null.
     """
     # Twice the parsing, but ids and messages are then what `score` saw, and labels are no concern of its reader.
-    for row, values in zip(read_rows(source), read_objects(source), strict=True):
+    for row, values in zip(read_rows(source, columns), read_objects(source), strict=True):
         yield _answer(row, values)
 
 
 def check_answers(source: str | Path) -> None:
-    """Raise InputError where `source` is no file to be read twice, side by side: not a pipe, not standard input."""
-    if not Path(source).is_file() or not os.access(source, os.R_OK):
-        raise InputError(
-            f"the answers {str(source)!r} are no readable file",
-            expected="a JSONL file, not a folder, a pipe or standard input",
-            remedy="check the path and its permissions",
-        )
+    """Raise InputError where `source` is no file to be read twice, side by side: not a pipe, not standard input.
+
+    Raises MissingExtra where its format needs one that is not installed.
+    """
+    for each in expand(source):
+        if not Path(each.path).is_file() or not os.access(each.path, os.R_OK):
+            raise InputError(
+                f"the answers {each.path!r} are no readable file",
+                expected="a file, or a glob of several: not a folder, a pipe or standard input",
+                remedy="check the path and its permissions",
+            )
+        check_extra(each)
 
 
 def join(scored: Iterable[Scored], answers: Iterable[Answer]) -> Iterator[tuple[Scored, Answer]]:
@@ -68,7 +76,7 @@ def join(scored: Iterable[Scored], answers: Iterable[Answer]) -> Iterator[tuple[
                 expected="one score for every answer",
                 remedy=SAME_FILE,
             )
-        if row.id != answer.id:
+        if row.id not in (answer.id, str(answer.id)):  # in Parquet every id is text
             raise InputError(
                 f"line {row.line} of the scores has id {row.id!r}, line {answer.line} of the answers {answer.id!r}",
                 expected="the same ids in the same order",
@@ -94,19 +102,6 @@ def _check_text(row: Scored, answer: Answer) -> None:
                 expected="the text that was scored",
                 remedy=SAME_FILE,
             )
-
-
-def read_objects(source: str | Path) -> Iterator[Mapping[str, Any]]:
-    """The object of every line that is not blank; an empty one where the line holds none."""
-    with open(source, "rb") as lines:
-        for number, line in enumerate(lines, 1):
-            content = line.removeprefix(b"\xef\xbb\xbf") if number == 1 else line
-            if content.strip():
-                try:
-                    values = json.loads(content.decode())
-                except (ValueError, RecursionError):  # `score` called this row invalid_input
-                    values = None
-                yield values if isinstance(values, dict) else {}
 
 
 def _answer(row: Row, values: Mapping[str, Any]) -> Answer:

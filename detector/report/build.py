@@ -11,7 +11,9 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from groundwire.batch.columns import Columns
 from groundwire.batch.reader import STDIN, check_source, count_rows
+from groundwire.batch.sources import expand
 from groundwire.batch.writer import check_target
 from groundwire.errors import InputError
 from groundwire.report.answers import Answer, check_answers, join, read_answers
@@ -33,12 +35,14 @@ def build_report(
     top: int = TOP,
     by: Sequence[str] = (),
     labels: str | Path | None = None,
+    columns: Columns | None = None,
     overwrite: bool = False,
     progress: bool = True,
 ) -> Tally:
-    """Write the HTML page `target` about the JSONL file `scored` ("-": standard input), and give back what was counted.
+    """Write the HTML page `target` about the file `scored` ("-": standard input), and give back what was counted.
 
-    answers: the file that was scored; it brings texts and labels. top: how many of the highest scores to show.
+    answers: the file (or glob) that was scored; it brings texts and labels. columns: its names for the fields of a row,
+    as they were for `score`. top: how many of the highest scores to show.
     by: columns of `answers` to count by; none takes those of generator and dataset that tell rows apart.
     labels: rows of `answers` with labels, as `groundwire sample` wrote them; matched by id, other labels are left out.
     progress: show a progress bar on standard error, where that is a terminal.
@@ -61,11 +65,11 @@ def build_report(
     check_target(target, source=scored, overwrite=overwrite)
     if answers is not None:
         check_answers(answers)
-        check_target(target, source=answers, overwrite=overwrite)
+        check_target(target, source=[each.path for each in expand(answers)], overwrite=overwrite)
     known = None if labels is None else read_labels(labels)
     tally = Tally(top=top, by=tuple(dict.fromkeys(by)) or ORIGINS)
     with tqdm(total=count_rows(scored), unit="row", desc="reading", disable=None if progress else True) as bar:
-        for row, answer in _pairs(scored, answers, known):
+        for row, answer in _pairs(scored, answers, known, columns):
             tally.add(row, answer)
             bar.update()
     _check(tally, scored, by)
@@ -77,10 +81,10 @@ def build_report(
 
 
 def _pairs(
-    scored: str | Path, answers: str | Path | None, labels: Labels | None
+    scored: str | Path, answers: str | Path | None, labels: Labels | None, columns: Columns | None
 ) -> Iterator[tuple[Scored, Answer | None]]:
     if answers is not None:
-        pairs = join(read_scored(scored), read_answers(answers))
+        pairs = join(read_scored(scored), read_answers(answers, columns))
         yield from pairs if labels is None else labelled(pairs, labels)
     else:
         yield from ((row, None) for row in read_scored(scored))

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import click
 
+from groundwire.batch.column_options import column_options, columns_of
+
 
 @click.command()
 @click.argument("scored", metavar="SCORED", type=click.Path())
@@ -14,7 +16,7 @@ import click
     "--answers",
     metavar="ANSWERS",
     type=click.Path(),
-    help="The JSONL file that was scored: it brings the texts and, where it has them, the labels.",
+    help="The file (or quoted glob) that was scored: it brings the texts and, where it has them, the labels.",
 )
 @click.option(
     "--top",
@@ -36,6 +38,7 @@ import click
     type=click.Path(),
     help="Rows of ANSWERS with labels, as `groundwire sample` picked them. [default: the labels in ANSWERS]",
 )
+@column_options
 @click.option("--overwrite", is_flag=True, help="Replace OUT.")
 def report(
     scored: str,
@@ -45,6 +48,7 @@ def report(
     by: tuple[str, ...],
     labels: str | None,
     overwrite: bool,
+    **columns: str | None,
 ) -> None:
     """Make a page to read of the verdicts in SCORED, the file that `groundwire score` wrote ("-": standard input).
 
@@ -64,7 +68,9 @@ def report(
     from groundwire.report.build import build_report
     from groundwire.report.origins import corrected
 
-    tally = build_report(scored, target, answers=answers, top=top, by=by, labels=labels, overwrite=overwrite)
+    tally = build_report(
+        scored, target, answers=answers, top=top, by=by, labels=labels, columns=columns_of(columns), overwrite=overwrite
+    )
     total = tally.all
     words = f"{total.rows} rows, {total.checked} checked, {total.flagged} flagged, {total.not_checked} not checked"
     words += f"\nunfaithful: {shown(corrected(tally))}"

@@ -6,8 +6,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 
+from groundwire.batch.reader import read_objects
 from groundwire.errors import InputError
-from groundwire.report.answers import Answer, check_answers, label_of, read_objects, weight_of
+from groundwire.report.answers import Answer, check_answers, label_of, weight_of
 from groundwire.report.rows import Scored
 
 # id as given: label and label_weight

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Iterator, Mapping
-from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from groundwire.batch.reader import STDIN
+from groundwire.batch.parquet_rows import parquet_rows
+from groundwire.batch.sources import opened, source_of
 from groundwire.errors import InputError
 from groundwire.report.fields import REMEDY, Fields, wrong
 from groundwire.types import Contribution, Span, Term
@@ -53,23 +52,29 @@ class Scored:
 
 
 def read_scored(source: str | Path) -> Iterator[Scored]:
-    """Rows of a JSONL file, or of standard input where `source` is "-", in order, one line in memory at a time.
+    """Rows of a file that `score` wrote, in any of its formats, or of standard input ("-", JSONL), in order.
 
-    Blank lines are skipped.
+    Few are in memory at a time. Blank lines are skipped.
 
     Raises InputError, naming the line, where the file cannot be read or holds anything that `score` does not write.
     """
-    try:
-        with nullcontext(sys.stdin.buffer) if str(source) == STDIN else open(source, "rb") as lines:
-            for number, line in enumerate(lines, 1):
-                if line.strip():
-                    yield parse_scored(_load(line, number), number)
-    except OSError as error:
-        raise InputError(
-            f"cannot read {str(source)!r}: {error.strerror or error}",
-            expected="a JSONL file that `groundwire score` wrote",
-            remedy="check the path and its permissions",
-        ) from error
+    file = source_of(source)
+    if file.format == "parquet":
+        for number, row in parquet_rows(file, None):
+            yield parse_scored(_from_parquet(row), number)
+        return
+    with opened(file) as lines:
+        for number, line in enumerate(lines, 1):
+            if line.strip():
+                yield parse_scored(_load(line, number), number)
+
+
+def _from_parquet(row: Any) -> Any:
+    """As it was before `score` wrote it: what the detector says of itself is JSON there."""
+    verdict = row.get("hallucination")
+    if isinstance(verdict, dict) and isinstance(verdict.get("detector"), str):
+        row = row | {"hallucination": verdict | {"detector": json.loads(verdict["detector"])}}
+    return row
 
 
 def parse_scored(row: Any, line: int) -> Scored:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import click
 
+from groundwire.batch.column_options import column_options, columns_of
+
 
 @click.command()
 @click.argument("scored", metavar="SCORED", type=click.Path())
@@ -13,11 +15,14 @@ import click
     "--answers",
     metavar="ANSWERS",
     type=click.Path(),
-    help="The JSONL file that was scored: its rows are then written whole.",
+    help="The file (or quoted glob) that was scored: its rows are then written whole.",
 )
 @click.option("--seed", metavar="N", type=click.IntRange(0), default=0, show_default=True, help="Of the draw.")
+@column_options
 @click.option("--overwrite", is_flag=True, help="Replace OUT.")
-def sample(scored: str, number: int, target: str, answers: str | None, seed: int, overwrite: bool) -> None:
+def sample(
+    scored: str, number: int, target: str, answers: str | None, seed: int, overwrite: bool, **columns: str | None
+) -> None:
     """Pick rows of SCORED, the file that `groundwire score` wrote, that are worth labelling.
 
     How often answers are unfaithful, labels alone can tell, and each costs a person's time. Rows are drawn at random
@@ -35,7 +40,9 @@ def sample(scored: str, number: int, target: str, answers: str | None, seed: int
     """
     from groundwire.sample.build import build_sample
 
-    found = build_sample(scored, target, number=number, answers=answers, seed=seed, overwrite=overwrite)
+    found = build_sample(
+        scored, target, number=number, answers=answers, seed=seed, columns=columns_of(columns), overwrite=overwrite
+    )
     lines = [f"{'score':<15} {'rows':>9} {'drawn':>6} {'chance':>8}"]
     for stratum in found.strata:
         between = f"{stratum.low:.3f} - {stratum.high:.3f}"
