@@ -5,16 +5,20 @@ from __future__ import annotations
 import signal
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from contextlib import ExitStack, contextmanager
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
+from groundwire.engines.reader import DTYPES
 from groundwire.errors import GroundwireError
 
 if TYPE_CHECKING:
+    from groundwire.batch.crew import Crew
+    from groundwire.batch.described import Described
+    from groundwire.batch.recipe import Recipe
     from groundwire.batch.summary import Summary
-    from groundwire.batch.unit import BatchDetector, Options, Runner
+    from groundwire.batch.unit import BatchDetector, Options
 
 
 @click.command()
@@ -53,6 +57,47 @@ if TYPE_CHECKING:
     show_default=True,
     help="Prompts beyond the model's context: score their passages in windows, or do not check them.",
 )
+@click.option(
+    "--features",
+    metavar="FILE",
+    type=click.Path(),
+    help="Write the activations behind the verdicts as well, to this Parquet file.",
+)
+@click.option(
+    "--features-of",
+    type=click.Choice(["response", "token"]),
+    default="response",
+    show_default=True,
+    help="Activations of each answer (mean and maximum over its tokens), or of each token.",
+)
+@click.option("--device", metavar="DEVICE", default="cpu", show_default=True, help="Where the model runs: cpu, cuda.")
+@click.option(
+    "--dtype", type=click.Choice(DTYPES), default="float32", show_default=True, help="Numbers the model computes with."
+)
+@click.option(
+    "--workers",
+    metavar="N",
+    type=click.IntRange(min=1),
+    default=1,
+    show_default=True,
+    help="Processes (with --runner ray: actors) that score, each with its own model.",
+)
+@click.option(
+    "--runner",
+    type=click.Choice(["local", "ray"]),
+    default="local",
+    show_default=True,
+    help="Score on this machine, or on a Ray cluster.",
+)
+@click.option(
+    "--ray-address", metavar="ADDRESS", help="Ray cluster to use. [default: RAY_ADDRESS, else one is started here]"
+)
+@click.option(
+    "--gpus-per-worker",
+    metavar="NUMBER",
+    type=click.FloatRange(min=0),
+    help="GPUs, or part of one, for a Ray actor. [default: 1 with --device cuda, else 0]",
+)
 @click.option("--strict", is_flag=True, help="Stop at the first row that cannot be read, with exit code 2.")
 @click.option(
     "--resume/--no-resume",
@@ -74,6 +119,14 @@ def score(
     threshold: float | None,
     tokens: bool,
     long_prompts: str,
+    features: str | None,
+    features_of: Literal["response", "token"],
+    device: str,
+    dtype: str,
+    workers: int,
+    runner: str,
+    ray_address: str | None,
+    gpus_per_worker: float | None,
     strict: bool,
     resume: bool,
     overwrite: bool,
@@ -107,26 +160,48 @@ def score(
     failed, 130 or 143 interrupted.
     """
     from groundwire.batch.columns import Columns
+    from groundwire.batch.features_file import check_features
     from groundwire.batch.reader import check_source
+    from groundwire.batch.recipe import Recipe
     from groundwire.batch.score import score_file
     from groundwire.batch.sources import expand
+    from groundwire.batch.unit import Options
     from groundwire.batch.writer import check_target
 
     source = tuple(each.path for each in expand(source))
     check_source(source)  # here as well, so that a wrong path fails before the model is loaded
     check_target(target, source=source, overwrite=overwrite, resume=resume)
+    if features:
+        check_features(features, others=[target, *source], overwrite=overwrite, resume=resume)
+    if runner == "local" and (ray_address or gpus_per_worker is not None):
+        raise click.UsageError("--ray-address and --gpus-per-worker are for --runner ray")
     columns = Columns(id_column, prompt_column, question_column, context_column, response_column)
     try:
-        with _terminable():
-            detector = _detector(artifact, model)
-            options = _options(detector, threshold=threshold, tokens=tokens, long_prompts=long_prompts)
+        with _terminable(), ExitStack() as stack:
+            recipe = Recipe(artifact, model, device=device, dtype=dtype)
+            here = recipe.load() if runner == "local" and workers == 1 else None
+            if threshold is None:
+                threshold = here.threshold if here else recipe.read_threshold()
+            options = Options(
+                threshold,
+                tokens=tokens,
+                passage_windows=long_prompts == "windows",
+                features=features_of if features else None,
+            )
+            crew: Crew | None = None
+            if here is None:
+                crew = _crew(recipe, options, runner, workers, address=ray_address, gpus=gpus_per_worker)
+                detector: BatchDetector | Described = stack.enter_context(crew).describe()
+            else:
+                detector = here
             summary = score_file(
                 detector,
                 source,
                 target,
                 columns=columns,
                 options=options,
-                runner=_runner(detector, options),
+                runner=crew,
+                features=features,
                 strict=strict,
                 resume=resume,
                 overwrite=overwrite,
@@ -163,23 +238,16 @@ def _terminable() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
-def _detector(artifact: str | None, model: str | None) -> BatchDetector:
-    from groundwire.detector import Detector
+def _crew(
+    recipe: Recipe, options: Options, runner: str, workers: int, *, address: str | None, gpus: float | None
+) -> Crew:
+    if runner == "ray":
+        from groundwire.batch.ray_runner import RayRunner
 
-    return Detector.from_pretrained(artifact, model=model)
+        return RayRunner(recipe, options, workers=workers, address=address, gpus=gpus)
+    from groundwire.batch.workers import WorkersRunner
 
-
-def _options(detector: BatchDetector, *, threshold: float | None, tokens: bool, long_prompts: str) -> Options:
-    from groundwire.batch.unit import Options
-
-    threshold = detector.threshold if threshold is None else threshold
-    return Options(threshold, tokens=tokens, passage_windows=long_prompts == "windows")
-
-
-def _runner(detector: BatchDetector, options: Options) -> Runner:
-    from groundwire.batch.unit import LocalRunner
-
-    return LocalRunner(detector, options)
+    return WorkersRunner(recipe, options, workers=workers)
 
 
 def report(summary: Summary, target: str) -> str:

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Protocol, runtime_checkable
 
+from groundwire.batch.described import Described
 from groundwire.batch.failure import Failure
 from groundwire.batch.unit import Scored, Unit
 from groundwire.errors import GroundwireError, InputError
@@ -27,6 +28,8 @@ DEATHS = 3  # of one worker without a finished unit in between: more would be a 
 @dataclass(frozen=True)
 class Ready:
     """A worker has loaded its detector."""
+
+    detector: Described
 
 
 @dataclass(frozen=True)
@@ -70,6 +73,7 @@ class Crew(ABC):
             raise InputError(f"{workers} workers", expected="1 or more", remedy="give how many to start")
         self.workers = workers
         self._places: dict[int, _Place] = {}
+        self._detector: Described | None = None
 
     @abstractmethod
     def start(self, number: int) -> Worker:
@@ -119,6 +123,14 @@ class Crew(ABC):
                 if place.units:  # abandoned: what is still under way must not come back in the next run
                     self._places.pop(number).worker.end(now=True)
 
+    def describe(self) -> Described:
+        """The detector of its workers, as soon as one has loaded it. Raises what loading raises."""
+        self._fill()
+        while self._detector is None:
+            for _ in self._reports(block=True):
+                pass
+        return self._detector
+
     def _fill(self) -> None:
         for number in range(self.workers):
             if number not in self._places:
@@ -132,7 +144,7 @@ class Crew(ABC):
                 place.deaths = 0
                 yield report
             elif isinstance(report, Ready):
-                place.ready = True
+                place.ready, self._detector = True, report.detector
             elif isinstance(report, Died):
                 self._replace(number, place, report)
             else:

@@ -35,13 +35,22 @@ def parts_path(target: Path) -> Path:
     return target.with_name(target.name + ".parts")
 
 
-def check_features(target: str | Path, *, overwrite: bool = False, resume: bool = False) -> None:
-    """Raise InputError where `target` cannot be the features' file, MissingExtra where pyarrow is not installed."""
+def check_features(
+    target: str | Path, *, others: Iterable[str | Path] = (), overwrite: bool = False, resume: bool = False
+) -> None:
+    """Raise InputError where `target` cannot be the features' file, MissingExtra where pyarrow is not installed.
+
+    others: files of the run, which it must not be.
+    """
     parquet_library()
     target = Path(target)
     if target.suffix.lower() != ".parquet":
         raise InputError(
             f"{str(target)!r} is to hold activations", expected="a .parquet file", remedy="choose another path"
+        )
+    if any(Path(other).absolute() == target.absolute() for other in others):
+        raise InputError(
+            f"{str(target)!r} is another file of the run", expected="a file of its own", remedy="choose another path"
         )
     if not target.parent.is_dir():
         raise InputError(

@@ -18,20 +18,25 @@ UNREAD = ("about", "card", "latents")  # parts of an artifact that are for peopl
 ABSENT = "none"
 
 
-def identity(detector: Any, options: Options, columns: Columns, source: Sequence[str]) -> dict[str, Any]:
-    """What is written first in OUT.run, as JSON can hold it. A detector need not have any of what is asked of it."""
+def detector_identity(detector: Any) -> dict[str, Any]:
+    """What of a detector its verdicts depend on. It need not have any of what is asked of it."""
     artifact, engine = getattr(detector, "artifact", None), getattr(detector, "engine", None)
+    return {
+        "id": str(getattr(detector, "id", type(detector).__name__)),
+        "version": getattr(artifact, "version", None),
+        "sha256": digest(artifact) if is_dataclass(artifact) else None,
+        "model": getattr(engine, "model_id", None),
+        "fingerprint": dict(getattr(engine, "fingerprint", {})),
+        "dtype": _dtype(engine),
+    }
+
+
+def identity(detector: Any, options: Options, columns: Columns, source: Sequence[str]) -> dict[str, Any]:
+    """What is written first in OUT.run, as JSON can hold it. detector: one, or a description with its `identity`."""
     about = {
         "format": FORMAT,
         "groundwire": __version__,
-        "detector": {
-            "id": str(getattr(detector, "id", type(detector).__name__)),
-            "version": getattr(artifact, "version", None),
-            "sha256": digest(artifact) if is_dataclass(artifact) else None,
-            "model": getattr(engine, "model_id", None),
-            "fingerprint": dict(getattr(engine, "fingerprint", {})),
-            "dtype": _dtype(engine),
-        },
+        "detector": dict(getattr(detector, "identity", None) or detector_identity(detector)),
         "options": asdict(options),
         "columns": columns.given,
         "plan": {

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
+import threading
 from collections import deque
 from collections.abc import Mapping
 from types import TracebackType
 from typing import Any
 
 from groundwire.batch.crew import Crew, Died, Ready, Report, Worker
+from groundwire.batch.described import Described
 from groundwire.batch.failure import Failure
 from groundwire.batch.recipe import Load, Recipe, limit_threads
 from groundwire.batch.unit import BatchDetector, Options, Unit, score_unit
@@ -108,6 +111,7 @@ class RayRunner(Crew):
             if self.cpus is None:
                 self.cpus = max(1, cores() // self.workers)
             settings = {"num_cpus": max(cores(), int(self.cpus * self.workers)), "include_dashboard": False}
+        ended = signal.getsignal(signal.SIGTERM)
         try:
             self._ray.init(address, log_to_driver=False, logging_level=logging.ERROR, **settings)
         except (OSError, RuntimeError, ValueError) as error:
@@ -117,6 +121,8 @@ class RayRunner(Crew):
                 remedy="correct --ray-address or RAY_ADDRESS, or start the cluster: ray start --head",
             ) from error
         self._ours = True
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, ended)  # Ray has put its own, which ends the program without a word
 
     def _disconnect(self) -> None:
         if self._ours:
@@ -164,7 +170,7 @@ class _Scorer:
             self._detector = self._load()
         except Exception as error:
             return Failure.of(error)
-        return Ready()
+        return Ready(Described.of(self._detector))
 
     def score(self, unit: Unit) -> Report:
         """Score a unit."""

@@ -12,11 +12,15 @@ from __future__ import annotations
 import math
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from groundwire.batch.columns import Columns
+from groundwire.batch.described import Described
+from groundwire.batch.features_file import FeaturesFile, check_features
 from groundwire.batch.file_output import FileOutput
 from groundwire.batch.identity import identity
 from groundwire.batch.output import Output, StreamOutput, line_of
@@ -36,7 +40,7 @@ __all__ = ["BatchDetector", "Summary", "score_file"]
 
 
 def score_file(
-    detector: BatchDetector,
+    detector: BatchDetector | Described,
     source: str | Path | Sequence[str | Path],
     target: str | Path,
     *,
@@ -50,6 +54,7 @@ def score_file(
     passage_windows: bool = True,
     options: Options | None = None,
     runner: Runner | None = None,
+    features: str | Path | None = None,
     progress: bool = True,
 ) -> Summary:
     """Score every row of `source`, files or globs ("-" is standard input), into `target` ("-" is standard output).
@@ -63,7 +68,9 @@ def score_file(
     tokens: write the score of every token as well. top_terms: how many contributions to list per row.
     passage_windows: score prompts beyond the model's context in windows of their passages, else not at all.
     options: these four in one, instead of them. runner: where the units of work are scored, by the same options; None
-        is here, one after the other.
+        is here, one after the other. detector: what a runner's workers have; `Crew.describe` says that.
+    features: a Parquet file for the activations behind the verdicts, of what `options.features` says, else of each
+        "response"; see `groundwire.batch.features_file`.
     progress: say on standard error what is done, how long it may take and, on a terminal, how far it is.
     Raises InputError where the files or threshold cannot be used, where an interrupted run was of another detector,
     options, columns or input, or at a row that cannot be read where that is to be strict; GroundwireError where writing
@@ -72,14 +79,21 @@ def score_file(
     if options is None:
         wanted = detector.threshold if threshold is None else threshold
         options = Options(wanted, tokens=tokens, top_terms=top_terms, passage_windows=passage_windows)
+    if features is not None and options.features is None:
+        if runner is not None:
+            raise InputError("a file for features, and a runner that keeps none", expected="options that say of what")
+        options = replace(options, features="response")
     _check_threshold(options.threshold)
     columns = columns or Columns()
     names = [each.path for each in expand(source)]
     check_source(names)
     check_target(target, source=names, overwrite=overwrite, resume=resume)
+    if features is not None:
+        check_features(features, others=[target, *names], overwrite=overwrite, resume=resume)
+    described = detector if isinstance(detector, Described) else Described.of(detector)
     output: Output = StreamOutput()
     if str(target) != STDIN:
-        about = identity(detector, options, columns, names)
+        about = identity(described, options, columns, names)
         output = FileOutput(Path(target), about, resume=resume, overwrite=overwrite)
     start = time.perf_counter()
     with ExitStack() as stack:
@@ -88,11 +102,25 @@ def score_file(
         there = output.rows + output.ahead
         shown = progress and not output.complete
         bar = stack.enter_context(Progress(rows=rows, size=size, there=there, shown=shown))
-        run = _Run(output, options, bar, strict)
-        runner = stack.enter_context(runner or LocalRunner(detector, options))
+        collected: FeaturesFile | None = None
+        if features is not None and options.features is not None:
+            collected = FeaturesFile(
+                features,
+                of=options.features,
+                about=_terms(described),
+                run=Path(target).name,
+                fresh=not there and not output.complete,
+                complete=output.complete,
+                overwrite=overwrite,
+            )
+            stack.enter_context(collected)
+        run = _Run(output, options, bar, strict, collected)
+        runner = stack.enter_context(runner or _local(detector, options))
         for scored in runner.run(run.units(read_rows(names, columns))):
             run.finish(scored)
         run.end()
+        if collected is not None:
+            collected.finish()
     run.summary.complete, run.summary.tokens = output.complete, bar.tokens
     run.summary.seconds = time.perf_counter() - start
     return run.summary
@@ -101,9 +129,12 @@ def score_file(
 class _Run:
     """Hands out what is to be scored, and takes in what was; a runner may do these in two threads."""
 
-    def __init__(self, output: Output, options: Options, progress: Progress, strict: bool) -> None:
+    def __init__(
+        self, output: Output, options: Options, progress: Progress, strict: bool, features: FeaturesFile | None = None
+    ) -> None:
         self.summary = Summary()
         self._output, self._options, self._progress, self._strict = output, options, progress, strict
+        self._features = features
         self._under_way: dict[int, list[Row | None]] = {}  # rows by unit; None for one that is there already
         self._rows = 0
         self._error: Exception | None = None
@@ -120,7 +151,8 @@ class _Run:
                 for unit in units(window, number):
                     number = unit.number + 1
                     taken = [None if at in found else window.rows[at - window.first] for at in unit.places]
-                    if any(row is not None for row in taken):
+                    there = self._features is None or self._features.has(unit)
+                    if not there or any(row is not None for row in taken):
                         with self._lock:
                             self._under_way[unit.number] = taken
                         yield unit
@@ -139,6 +171,8 @@ class _Run:
                 for at, row, verdict in zip(scored.unit.places, rows, scored.verdicts, strict=True)
                 if row is not None
             ]
+            if self._features is not None:  # first, for a row that is there counts as done
+                self._features.write(scored)
             self._output.put([(at, line_of(row.id, verdict)) for at, row, verdict in new])
             for _, row, verdict in new:
                 self.summary.add(verdict, row)
@@ -190,6 +224,22 @@ class _Run:
                     remedy=f"{row.error.remedy}; then the same command continues; or leave out --strict (strict=True)",
                 )
             yield row
+
+
+def _local(detector: BatchDetector | Described, options: Options) -> Runner:
+    if isinstance(detector, Described):
+        raise InputError("a description of a detector, and no runner that has it", expected="a runner, or a detector")
+    return LocalRunner(detector, options)
+
+
+def _terms(detector: Described) -> Mapping[str, Any]:
+    if detector.features is None:
+        raise InputError(
+            f"the detector {detector.identity['id']!r} has no terms whose activations could be written",
+            expected="a detector with an artifact",
+            remedy="leave out --features (features=None)",
+        )
+    return detector.features
 
 
 def _check_threshold(value: float) -> None:

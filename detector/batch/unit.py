@@ -95,7 +95,7 @@ def score_unit(detector: BatchDetector, unit: Unit, options: Options) -> Scored:
 def _features(detection: Detection, options: Options) -> np.ndarray | None:
     if detection.features is None or not len(detection.features):
         return None
-    rows: np.ndarray = detection.features.float().numpy()
+    rows: np.ndarray = detection.features.float().cpu().numpy()
     return rows if options.features == "token" else np.stack([rows.mean(0), rows.max(0)])
 
 

@@ -13,6 +13,7 @@ from pickle import PicklingError  # what `Process.start` raises; nothing is unpi
 from queue import SimpleQueue
 
 from groundwire.batch.crew import Crew, Died, Ready, Report, Worker
+from groundwire.batch.described import Described
 from groundwire.batch.failure import Failure
 from groundwire.batch.recipe import Load, Recipe, limit_threads
 from groundwire.batch.unit import BatchDetector, Options, Unit, score_unit
@@ -103,7 +104,7 @@ def _work(pipe: Connection, load: Load, options: Options, threads: int) -> None:
         except Exception as error:
             pipe.send(Failure.of(error))
             return
-        pipe.send(Ready())
+        pipe.send(Ready(Described.of(detector)))
         while True:
             pipe.send(_scored(detector, units.get(), options))
 

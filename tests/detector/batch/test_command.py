@@ -29,8 +29,10 @@ class StandIn:
     before = staticmethod(lambda: None)
 
     @classmethod
-    def from_pretrained(cls, artifact: str | None = None, *, model: str | None = None) -> StandIn:
-        cls.loaded.append((artifact, model))
+    def from_pretrained(
+        cls, artifact: str | None = None, *, model: str | None = None, device: str, dtype: str, **_: None
+    ) -> StandIn:
+        cls.loaded.append((artifact, model, device, dtype))
         return cls()
 
     def score_batch(self, examples: Sequence[Example], **asked: bool) -> list[Detection]:
@@ -73,10 +75,11 @@ def test_a_run_ends_with_a_summary_on_standard_error(run):
 
 
 def test_options_reach_the_detector_and_the_scores(run, detector):
-    options = ["--artifact", "mine", "--model", "theirs", "--threshold", "0.9", "--tokens"]
+    options = ["--artifact", "mine", "--model", "theirs", "--device", "cuda:1", "--dtype", "bfloat16"]
+    options += ["--threshold", "0.9", "--tokens"]
     result, target = run(GOOD, options=options)
     assert result.exit_code == 0
-    assert detector.loaded == [("mine", "theirs")]
+    assert detector.loaded == [("mine", "theirs", "cuda:1", "bfloat16")]
     verdict = json.loads(target.read_text())["hallucination"]
     assert (verdict["threshold"], verdict["flagged"], verdict["tokens"]) == (0.9, False, [])
 

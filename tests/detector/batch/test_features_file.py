@@ -139,8 +139,10 @@ def test_an_existing_file_is_not_lost(target, tmp_path):
     assert table(target)["row"] == []
     check_features(target, overwrite=True)
     check_features(target, resume=True)
-    with pytest.raises(InputError, match="a .parquet file"):
+    with pytest.raises(InputError, match=r"a \.parquet file"):
         check_features(tmp_path / "features.csv")
+    with pytest.raises(InputError, match="another file of the run"):
+        check_features(tmp_path / "out.parquet", others=["in.jsonl", tmp_path / "out.parquet"])
     with pytest.raises(InputError, match="no folder"):
         check_features(tmp_path / "nowhere" / "features.parquet")
 
