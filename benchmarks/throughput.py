@@ -139,8 +139,8 @@ def gather(name: str, read: Callable[[str], list[Row]], args: argparse.Namespace
     rows = read(name.partition(",")[0])
     if "shuffled" not in name:
         return Data(name, whole_prompts(rows, args.rows), args.rounds)
-    shuffled = random.Random(0).sample(rows, len(rows))
-    return Data(name, shuffled[: args.shuffled_rows], args.shuffled_rounds)
+    rows = whole_prompts(rows, args.shuffled_rows)
+    return Data(name, random.Random(0).sample(rows, len(rows)), args.rounds)
 
 
 # -- measuring ----------------------------------------------------------------------------------------------------
@@ -346,8 +346,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--rows", type=int, default=96, help="of ours, whole prompts; all sets but the shuffled one")
     parser.add_argument("--reference-rows", type=int, default=8, help="of the reference, in each round")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--shuffled-rows", type=int, help="all where left out: fewer share fewer prompts")
-    parser.add_argument("--shuffled-rounds", type=int, default=5)
+    parser.add_argument("--shuffled-rows", type=int, default=1200, help="whole prompts, their rows far apart")
     parser.add_argument("--dtypes", nargs="*", default=[], help="of ours, beside float32, as load_reader takes them")
     parser.add_argument("--device", default="cpu", help="other than cpu: ours alone, nothing to compare with")
     parser.add_argument("--threads", type=int, help="torch's; as it chooses where left out")

@@ -168,7 +168,7 @@ def test_the_work_of_a_bare_pass_is_scaled_to_all_of_its_tokens(throughput, dete
 
 
 def test_rows_are_whole_prompts_or_shuffled_or_of_distinct_prompts(throughput, detector, folder):
-    args = SimpleNamespace(rows=4, rounds=5, shuffled_rows=None, shuffled_rounds=2)
+    args = SimpleNamespace(rows=4, rounds=5, shuffled_rows=100)
     every = {name: rows_of(throughput, detector, folder / f"{name}.jsonl") for name in ("ragtruth-qa", "summedits")}
 
     def gather(name):
@@ -176,7 +176,7 @@ def test_rows_are_whole_prompts_or_shuffled_or_of_distinct_prompts(throughput, d
 
     assert gather("ragtruth-qa").rows == every["ragtruth-qa"][:5]  # three answers, and two of the next three
     shuffled = gather("summedits, shuffled")
-    assert (len(shuffled.rows), shuffled.rounds) == (17, 2)
+    assert (len(shuffled.rows), shuffled.rounds) == (17, 5)
     assert shuffled.rows != every["summedits"]
     assert {row.line for row in shuffled.rows} == {row.line for row in every["summedits"]}
     args.rows = 100
@@ -202,7 +202,7 @@ def test_a_run_measures_all_three_and_compares_dtypes(throughput, detector, dict
     monkeypatch.setattr(throughput, "keep_freed_memory", lambda: False)  # the tests' process is not the benchmark's
     monkeypatch.setattr(sys.modules["baselines.reference"], "PASSES", (16, 32))
     options = ["--artifact", str(tmp_path / "artifact"), "--rows", "6", "--reference-rows", "2", "--rounds", "2"]
-    options += ["--shuffled-rounds", "1", "--dtypes", "bfloat16", "-o", str(tmp_path / "out.json")]
+    options += ["--dtypes", "bfloat16", "-o", str(tmp_path / "out.json")]
     monkeypatch.setattr(sys, "argv", ["benchmarks/throughput.py", str(folder), *options])
     throughput.main()
     found = json.loads((tmp_path / "out.json").read_text())
