@@ -18,6 +18,7 @@ from groundwire.batch.recipe import Load, Recipe, limit_threads
 from groundwire.batch.unit import BatchDetector, Options, Unit, score_unit
 from groundwire.batch.workers import cores
 from groundwire.errors import GroundwireError, MissingExtra
+from groundwire.memory import keep_freed_memory
 
 logger = logging.getLogger(__name__)
 PATIENCE = 120.0  # seconds without a report after which it is said what may be wrong
@@ -161,6 +162,7 @@ class _Scorer:
 
     def __init__(self, load: Load, options: Options, threads: int) -> None:
         limit_threads(threads)
+        keep_freed_memory()
         self._load, self._options = load, options
         self._detector: BatchDetector | None = None
 

@@ -18,6 +18,7 @@ from groundwire.batch.failure import Failure
 from groundwire.batch.recipe import Load, Recipe, limit_threads
 from groundwire.batch.unit import BatchDetector, Options, Unit, score_unit
 from groundwire.errors import InputError
+from groundwire.memory import keep_freed_memory
 
 PATIENCE = 10.0  # seconds for a worker to end by itself
 
@@ -98,6 +99,7 @@ def _work(pipe: Connection, load: Load, options: Options, threads: int) -> None:
     # Read at once: were both ends to write, each would wait for the other to read.
     threading.Thread(target=_receive, args=(pipe, units), daemon=True).start()
     limit_threads(threads)
+    keep_freed_memory()
     with suppress(OSError):  # nobody listens any more
         try:
             detector = load()

@@ -192,3 +192,49 @@ def test_columns_several_files_and_standard_output(tmp_path):
     b = tmp_path / "b.jsonl"
     assert [row["id"] for row in rows] == [f"{tmp_path / 'a.csv'}:line-2", f"{b}:line-1", f"{b}:line-2"]
     assert rows[2]["hallucination"]["detail"].startswith(f"{b}, line 2: not readable JSON")
+
+
+def test_options_reach_the_crew(run, monkeypatch, tmp_path):
+    from groundwire.batch import command
+    from groundwire.batch.recipe import Recipe
+    from groundwire.batch.workers import WorkersRunner
+    from groundwire.engines.fake import fake_detector
+
+    asked = []
+
+    def crew(*given: object, **named: object) -> WorkersRunner:
+        asked.append((*given, named))
+        return WorkersRunner(fake_detector, given[1], workers=1)
+
+    monkeypatch.setattr(command, "_crew", crew)
+    features = tmp_path / "features.parquet"
+    options = ["--runner", "ray", "--workers", "3", "--ray-address", "head:6379", "--gpus-per-worker", "0.5"]
+    options += ["--device", "cuda", "--threshold", "0.9", "--features", str(features), "--features-of", "token"]
+    result, target = run(GOOD, options=options)
+    assert result.exit_code == 0, result.output
+    ((recipe, given, runner, workers, named),) = asked
+    assert recipe == Recipe(device="cuda")
+    assert (given.threshold, given.features) == (0.9, "token")
+    assert (runner, workers, named) == ("ray", 3, {"address": "head:6379", "gpus": 0.5})
+    assert json.loads(target.read_text())["hallucination"]["threshold"] == 0.9
+    assert features.exists()
+
+
+def test_what_is_for_ray_needs_it(run):
+    result, target = run(GOOD, options=["--workers", "2", "--ray-address", "head:6379"])
+    assert result.exit_code == 2
+    assert "--runner ray" in result.stderr
+    assert not target.exists()
+
+
+@pytest.mark.parametrize(("runner", "kind"), [("local", "WorkersRunner"), ("ray", "RayRunner")])
+def test_who_scores(runner, kind):
+    from groundwire.batch.command import _crew
+    from groundwire.batch.recipe import Recipe
+    from groundwire.batch.unit import Options
+
+    if runner == "ray":
+        pytest.importorskip("ray", reason='Ray is not installed: pip install "groundwire[ray]"')
+    crew = _crew(Recipe(), Options(0.5), runner, 2, address=None, gpus=None)
+    assert type(crew).__name__ == kind
+    assert crew.workers == 2
