@@ -120,9 +120,10 @@ def line(name: str, windows: str, rows: Sequence[Scored], threshold: float) -> d
         "its 95 % interval": [found.low, found.high],
         "false alarms whole": float((whole > threshold)[faithful].mean()),
         "false alarms in windows": float((windowed > threshold)[faithful].mean()),
-        "95 % interval of their difference": mean_interval(more[faithful], groups[faithful]),
+        "false alarms, 95 % interval of the difference": mean_interval(more[faithful], groups[faithful]),
         "unfaithful flagged whole": float((whole > threshold)[~faithful].mean()),
         "unfaithful flagged in windows": float((windowed > threshold)[~faithful].mean()),
+        "unfaithful flagged, 95 % interval of the difference": mean_interval(more[~faithful], groups[~faithful]),
         "mean score shift": float((windowed - whole).mean()),
     }
 

@@ -55,7 +55,7 @@ def test_a_line_counts_false_alarms_of_both_readings(long_prompts: ModuleType) -
     assert found["difference"] == pytest.approx(-0.25)
     assert (found["false alarms whole"], found["false alarms in windows"]) == (0.25, 0.5)
     assert (found["unfaithful flagged whole"], found["unfaithful flagged in windows"]) == (1.0, 0.5)
-    low, high = found["95 % interval of their difference"]
+    low, high = found["false alarms, 95 % interval of the difference"]
     assert low == 0
     assert high == 0.75
     assert found["mean score shift"] == pytest.approx(0.0)
