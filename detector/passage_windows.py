@@ -27,7 +27,7 @@ from groundwire.pasted import pasted
 from groundwire.prompts import render
 from groundwire.scoring import Scorer
 from groundwire.sentences import sentences
-from groundwire.types import Example, Passage, Readout
+from groundwire.types import Example, Message, Passage, Readout
 
 OVERLAP = 8  # a window repeats at least an eighth of the one before
 LEAST = 8  # less room for passages than an eighth of the context is too little: the windows would be too many
@@ -68,7 +68,7 @@ class PassageWindows:
 
         def rendered(start: int, end: int) -> tuple[int, ...]:
             content = whole[: material.start] + whole[start:end].strip() + whole[material.end :]
-            changed = {**messages[longest], "content": content}
+            changed: Message = {"role": messages[longest]["role"], "content": content}
             return tuple(render(self._tokenizer, [*messages[:longest], changed, *messages[longest + 1 :]]))
 
         room, least = limit - len(rendered(0, 0)), max(MINIMUM, self._context // LEAST)

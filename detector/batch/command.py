@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
+from groundwire.batch.column_options import column_options, columns_of
 from groundwire.engines.reader import DTYPES
 from groundwire.errors import GroundwireError
 
@@ -32,11 +33,7 @@ if TYPE_CHECKING:
     type=click.Path(allow_dash=True),
     help='File to write the verdicts to: .jsonl, .jsonl.gz, .jsonl.zst or .parquet; "-" writes standard output.',
 )
-@click.option("--id-column", metavar="NAME", help="Column that holds the row's id. [default: id]")
-@click.option("--prompt-column", metavar="NAME", help="Column that holds the whole prompt. [default: prompt]")
-@click.option("--question-column", metavar="NAME", help="Column that holds the question. [default: question]")
-@click.option("--context-column", metavar="NAME", help="Column that holds the passages. [default: context]")
-@click.option("--response-column", metavar="NAME", help="Column that holds the answer. [default: response]")
+@column_options
 @click.option(
     "--artifact", metavar="FOLDER", help="Detector to score with. [default: the one that ships with Groundwire]"
 )
@@ -109,11 +106,6 @@ if TYPE_CHECKING:
 def score(
     source: tuple[str, ...],
     target: str,
-    id_column: str | None,
-    prompt_column: str | None,
-    question_column: str | None,
-    context_column: str | None,
-    response_column: str | None,
     artifact: str | None,
     model: str | None,
     threshold: float | None,
@@ -130,6 +122,7 @@ def score(
     strict: bool,
     resume: bool,
     overwrite: bool,
+    **columns: str | None,
 ) -> None:
     """Say for every answer in IN whether it stays with its passages.
 
@@ -159,7 +152,6 @@ def score(
     Exit code: 0 all rows were readable, 1 all rows were written but some of them could not be read, 2 the command
     failed, 130 or 143 interrupted.
     """
-    from groundwire.batch.columns import Columns
     from groundwire.batch.features_file import check_features
     from groundwire.batch.reader import check_source
     from groundwire.batch.recipe import Recipe
@@ -175,7 +167,6 @@ def score(
         check_features(features, others=[target, *source], overwrite=overwrite, resume=resume)
     if runner == "local" and (ray_address or gpus_per_worker is not None):
         raise click.UsageError("--ray-address and --gpus-per-worker are for --runner ray")
-    columns = Columns(id_column, prompt_column, question_column, context_column, response_column)
     try:
         with _terminable(), ExitStack() as stack:
             recipe = Recipe(artifact, model, device=device, dtype=dtype)
@@ -198,7 +189,7 @@ def score(
                 detector,
                 source,
                 target,
-                columns=columns,
+                columns=columns_of(columns),
                 options=options,
                 runner=crew,
                 features=features,

@@ -129,21 +129,15 @@ def attention(
 
 def _halves(pack: Pack, layer: int, query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
     """Attention to itself and to the prefix, joined. CPU: its kernel gives the log-sum-exp."""
-    heads, groups = query.shape[1], query.shape[1] // key.shape[1]
-    key_heads, value_heads = (_repeated(x, groups) for x in (key, value))
     out, log_sum = torch.empty_like(query), query.new_empty(query.shape[:3], dtype=torch.float32)
     for block in pack.blocks:
-        own, own_sum = _flash(*(block.take(x) for x in (query, key_heads, value_heads)), True, scale)
+        own, own_sum = _flash(block.take(query), block.take(key), block.take(value), True, scale)
         block.put(out, own)
         block.put(log_sum, own_sum)
     for start, end, prefix in pack.runs:
         if prefix is None:
             continue
-        # Heads that share keys see the same prefix whatever their place: they attend as if they were more tokens.
-        keys, values = prefix.layers[layer]
-        rows = query[:, :, start:end].reshape(1, key.shape[1], groups * (end - start), -1)
-        far, far_sum = _flash(rows, keys, values, False, scale)
-        far, far_sum = far.reshape(1, heads, end - start, -1), far_sum.reshape(1, heads, end - start)
+        far, far_sum = _flash(query[:, :, start:end], *prefix.layers[layer], False, scale)
         weight = torch.sigmoid(far_sum - log_sum[:, :, start:end])[..., None].to(query.dtype)
         out[:, :, start:end].lerp_(far, weight.expand_as(far))
     return out
@@ -155,9 +149,10 @@ def _wholes(pack: Pack, layer: int, query: Tensor, key: Tensor, value: Tensor, s
     for (start, end), (_, prefix) in zip(pack.bounds, pack.sequences, strict=True):
         parts = zip((key, value), _at(prefix, layer), strict=True)
         keys, values = (
-            _repeated(new[:, :, start:end] if old is None else torch.cat([old, new[:, :, start:end]], 2), groups)
-            for new, old in parts
+            new[:, :, start:end] if old is None else torch.cat([old, new[:, :, start:end]], 2) for new, old in parts
         )
+        if groups > 1:
+            keys, values = keys.repeat_interleave(groups, 1), values.repeat_interleave(groups, 1)
         bias = causal_lower_right(end - start, keys.shape[2])
         out[:, :, start:end] = torch.nn.functional.scaled_dot_product_attention(
             query[:, :, start:end], keys, values, attn_mask=bias, scale=scale
@@ -220,13 +215,9 @@ def _block(bounds: Sequence[tuple[int, int]], width: int) -> _Block:
 
 
 def _flash(query: Tensor, key: Tensor, value: Tensor, causal: bool, scale: float) -> tuple[Tensor, Tensor]:
-    """Attention and its log-sum-exp `[batch, heads, tokens]`, float32."""
+    """Attention and its log-sum-exp `[batch, heads, tokens]`, float32; heads may share keys and values."""
     kernel: Callable[..., tuple[Tensor, Tensor]] = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
     return kernel(query, key, value, 0.0, causal, scale=scale)
-
-
-def _repeated(x: Float[Tensor, "1 kv_heads tokens d"], groups: int) -> Float[Tensor, "1 heads tokens d"]:
-    return x.repeat_interleave(groups, 1) if groups > 1 else x
 
 
 def _at(prefix: Prefix | None, layer: int) -> tuple[Tensor | None, Tensor | None]:

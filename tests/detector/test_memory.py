@@ -5,6 +5,8 @@ import sys
 
 import pytest
 
+from groundwire.memory import keep_freed_memory
+
 FAULTS = """
 import resource, sys
 import numpy as np
@@ -25,3 +27,8 @@ print(changed, (faults() - before) > 20_000)
 def test_large_arrays_are_taken_from_memory_that_is_there(environment: dict[str, str], expected: str) -> None:
     run = subprocess.run([sys.executable, "-c", FAULTS], env=environment, capture_output=True, text=True, check=True)
     assert run.stdout.startswith(expected)
+
+
+def test_what_the_user_said_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MALLOC_MMAP_THRESHOLD_", "1000000")
+    assert not keep_freed_memory()
