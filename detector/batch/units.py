@@ -12,7 +12,7 @@ from groundwire.batch.unit import Unit
 from groundwire.batch.windows import Window
 from groundwire.types import Example
 
-CHARACTERS = 2**16  # distinct: some seconds of work on a small machine, full batches on a large one
+CHARACTERS = 2**15  # distinct: what a killed run can lose is seconds of work, also on a small machine
 PROMPT_ROWS = 256  # rows of one prompt that go together: what a killed run can lose stays small
 ROWS = 1024
 

@@ -49,23 +49,32 @@ class Prefix:
 class Pack:
     """One pass. sequences: token ids, and the prefix before them; those that share one (the object) stand together.
 
-    keep: store keys and values up to layer `depth` and end the pass there: `kept` then holds each sequence's own, with
-    its prefix, as a prefix for others.
+    A token stands in the pass once for all neighbours that begin alike up to it: `index` says where the tokens of each
+    sequence are. keep: store keys and values up to layer `depth` and end the pass there: `kept` then holds each
+    sequence's own, with its prefix, as a prefix for others.
     """
 
     sequences: Sequence[tuple[Sequence[int], Prefix | None]]
     keep: bool = False
     depth: int = -1
-    _stored: list[list[Layer]] = field(default_factory=list)
+    index: list[Int[Tensor, " _"]] = field(init=False, default_factory=list)
+    _stored: list[list[Layer]] = field(init=False, default_factory=list)
 
     def __post_init__(self) -> None:
-        ends = torch.tensor([len(ids) for ids, _ in self.sequences]).cumsum(0).tolist()
-        self.bounds = list(zip([0, *ends[:-1]], ends, strict=True))
-        runs = [list(run) for _, run in groupby(range(len(self.sequences)), lambda i: id(self.sequences[i][1]))]
-        # Sequences of a run share a prefix: first and last token of the run, and the prefix.
-        self.runs = [(self.bounds[run[0]][0], self.bounds[run[-1]][1], self.sequences[run[0]][1]) for run in runs]
-        self.blocks = list(_blocks(self.bounds))
         self._stored = [[] for _ in self.sequences]
+        self.own = list[tuple[int, int]]()  # of each sequence: the first token that stands there for it, and the last
+        self.size = 0
+        for i, (ids, prefix) in enumerate(self.sequences):
+            before, other = self.sequences[i - 1] if i else ((), None)
+            known = shared(before, ids) if i and other is prefix else 0
+            start, self.size = self.size, self.size + len(ids) - known
+            self.own.append((start, self.size))
+            new = torch.arange(start, self.size)
+            self.index.append(torch.cat([self.index[-1][:known], new]) if known else new)
+        groups = [list(run) for _, run in groupby(range(len(self.sequences)), lambda i: id(self.sequences[i][1]))]
+        # Tokens of sequences that share a prefix, and the prefix.
+        self.runs = [(self.own[run[0]][0], self.own[run[-1]][1], self.sequences[run[0]][1]) for run in groups]
+        self.blocks = list(_blocks(self.index, self.own))
 
     @property
     def kept(self) -> list[Prefix]:
@@ -77,24 +86,33 @@ class Pack:
 
     def inputs(self, device: torch.device) -> dict[str, Any]:
         """What the model is called with."""
-        ids = [i for sequence, _ in self.sequences for i in sequence]
-        starts = [len(prefix) if prefix else 0 for _, prefix in self.sequences]
-        positions = [torch.arange(n, n + len(s)) for n, (s, _) in zip(starts, self.sequences, strict=True)]
+        tokens, positions = list[int](), list[int]()
+        for (ids, prefix), (start, end) in zip(self.sequences, self.own, strict=True):
+            known, offset = len(ids) - (end - start), len(prefix) if prefix else 0
+            tokens += ids[known:]
+            positions += range(offset + known, offset + len(ids))
         return {
-            "input_ids": torch.tensor([ids], device=device),
-            "position_ids": torch.cat(positions)[None].to(device),
+            "input_ids": torch.tensor([tokens], device=device),
+            "position_ids": torch.tensor([positions], device=device),
             "use_cache": False,
             "pack": self,
         }
 
     def store(self, layer: int, keys: Tensor, values: Tensor) -> None:
         """Keep what a layer made of the sequences. Raises PassEnds at layer `depth`."""
-        for stored, (start, end), (_, prefix) in zip(self._stored, self.bounds, self.sequences, strict=True):
-            parts = [(new[:, :, start:end], old) for new, old in zip((keys, values), _at(prefix, layer), strict=True)]
-            own, other = (new.clone() if old is None else torch.cat([old, new], 2) for new, old in parts)
-            stored.append((own, other))
+        for i, stored in enumerate(self._stored):
+            stored.append(self.whole(i, layer, keys, values))
         if layer >= self.depth:
             raise PassEnds
+
+    def whole(self, i: int, layer: int, keys: Tensor, values: Tensor) -> Layer:
+        """Keys and values of a sequence behind those of its prefix."""
+        prefix, index = self.sequences[i][1], self.index[i].to(keys.device)
+        keys, values = keys[:, :, index], values[:, :, index]
+        if prefix is None:
+            return keys, values
+        before = prefix.layers[layer]
+        return torch.cat([before[0], keys], 2), torch.cat([before[1], values], 2)
 
 
 @contextmanager
@@ -146,11 +164,10 @@ def _halves(pack: Pack, layer: int, query: Tensor, key: Tensor, value: Tensor, s
 def _wholes(pack: Pack, layer: int, query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
     """Attention of each sequence to prefix and itself at once: what every device can do."""
     groups, out = query.shape[1] // key.shape[1], torch.empty_like(query)
-    for (start, end), (_, prefix) in zip(pack.bounds, pack.sequences, strict=True):
-        parts = zip((key, value), _at(prefix, layer), strict=True)
-        keys, values = (
-            new[:, :, start:end] if old is None else torch.cat([old, new[:, :, start:end]], 2) for new, old in parts
-        )
+    for i, (start, end) in enumerate(pack.own):
+        if start == end:
+            continue
+        keys, values = pack.whole(i, layer, key, value)
         if groups > 1:
             keys, values = keys.repeat_interleave(groups, 1), values.repeat_interleave(groups, 1)
         bias = causal_lower_right(end - start, keys.shape[2])
@@ -164,61 +181,58 @@ def _wholes(pack: Pack, layer: int, query: Tensor, key: Tensor, value: Tensor, s
 class _Block:
     """Sequences of about the same length that attend to themselves in one call.
 
-    start, end: their tokens. count, width: sequences, and tokens of the longest. index: `[count * width]` token by
-    place where they are not of one length; places beyond a sequence's end hold some other token, which no token before
-    them sees. places: `[end - start]` place by token.
+    count, width: sequences, and tokens of the longest. index: `[count * width]` token of the pass by place; places
+    beyond a sequence's end hold its last token again, which no token before them sees. own, places: tokens that stand
+    in the pass for these sequences, and where they are found among the places.
     """
 
-    start: int
-    end: int
     count: int
     width: int
-    index: Int[Tensor, " places"] | None
-    places: Int[Tensor, " tokens"] | None
+    index: Int[Tensor, " places"] | slice
+    own: Int[Tensor, " tokens"] | slice
+    places: Int[Tensor, " tokens"] | slice
 
     def take(self, x: Tensor) -> Float[Tensor, "count heads width d"]:
         """`[1, heads, tokens, d]` by sequence."""
-        own = x[0, :, self.start : self.end]
-        if self.index is not None:
-            own = own[:, self.index]
-        return own.unflatten(1, (self.count, self.width)).transpose(0, 1)
+        return x[0][:, self.index].unflatten(1, (self.count, self.width)).transpose(0, 1)
 
     def put(self, out: Tensor, found: Float[Tensor, "count heads width *d"]) -> None:
         """The reverse of `take`, into `out`."""
-        rows = found.transpose(0, 1).flatten(1, 2)
-        out[0, :, self.start : self.end] = rows if self.places is None else rows[:, self.places]
+        out[0][:, self.own] = found.transpose(0, 1).flatten(1, 2)[:, self.places]
 
 
-def _blocks(bounds: Sequence[tuple[int, int]]) -> Iterator[_Block]:
-    first = 0
-    while first < len(bounds):
-        last, width = first, 0
-        while last < len(bounds):
-            longest = max(width, bounds[last][1] - bounds[last][0])
-            if longest * (last + 1 - first) > WASTE * (bounds[last][1] - bounds[first][0]):
+def _blocks(index: Sequence[Tensor], own: Sequence[tuple[int, int]]) -> Iterator[_Block]:
+    order = sorted((i for i in range(len(index)) if own[i][0] < own[i][1]), key=lambda i: len(index[i]))
+    while order:
+        count, total = 0, 0
+        while count < len(order):  # ascending: the next one is the longest
+            longer = total + len(index[order[count]])
+            if len(index[order[count]]) * (count + 1) > WASTE * longer:
                 break
-            last, width = last + 1, longest
-        yield _block(bounds[first:last], width)
-        first = last
+            count, total = count + 1, longer
+        yield _block([index[i] for i in order[:count]], [own[i] for i in order[:count]])
+        order = order[count:]
 
 
-def _block(bounds: Sequence[tuple[int, int]], width: int) -> _Block:
-    start, end = bounds[0][0], bounds[-1][1]
-    if width * len(bounds) == end - start:
-        return _Block(start, end, len(bounds), width, None, None)
-    column = torch.arange(width)
-    starts = torch.tensor([first - start for first, _ in bounds])[:, None]
-    lengths = torch.tensor([last - first for first, last in bounds])[:, None]
-    index = (starts + column.clamp_max(lengths - 1)).flatten()
-    places = (column + width * torch.arange(len(bounds))[:, None])[column < lengths]
-    return _Block(start, end, len(bounds), width, index, places)
+def _block(index: Sequence[Tensor], own: Sequence[tuple[int, int]]) -> _Block:
+    width = len(index[-1])
+    padded = torch.cat([torch.cat([each, each[-1:].expand(width - len(each))]) for each in index])
+    tokens = torch.cat([torch.arange(start, end) for start, end in own])
+    if torch.equal(padded, tokens) and torch.equal(tokens, torch.arange(own[0][0], own[-1][1])):
+        every = slice(own[0][0], own[-1][1])  # nothing is shared, nothing padded: no need to gather
+        return _Block(len(index), width, every, every, slice(None))
+    lasts = [i * width + len(each) for i, each in enumerate(index)]
+    places = [torch.arange(last - (end - start), last) for last, (start, end) in zip(lasts, own, strict=True)]
+    return _Block(len(index), width, padded, tokens, torch.cat(places))
+
+
+def shared(one: Sequence[int], other: Sequence[int]) -> int:
+    """Tokens that two sequences have in common from the beginning."""
+    pairs = enumerate(zip(one, other, strict=False))
+    return next((i for i, (a, b) in pairs if a != b), min(len(one), len(other)))
 
 
 def _flash(query: Tensor, key: Tensor, value: Tensor, causal: bool, scale: float) -> tuple[Tensor, Tensor]:
     """Attention and its log-sum-exp `[batch, heads, tokens]`, float32; heads may share keys and values."""
     kernel: Callable[..., tuple[Tensor, Tensor]] = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
     return kernel(query, key, value, 0.0, causal, scale=scale)
-
-
-def _at(prefix: Prefix | None, layer: int) -> tuple[Tensor | None, Tensor | None]:
-    return (None, None) if prefix is None else prefix.layers[layer]

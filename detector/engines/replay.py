@@ -1,7 +1,8 @@
 """How the Hugging Face engine reads responses that exist: each distinct beginning once, no padding, no layer too many.
 
 Prompts are sorted, so that neighbours share as much of their beginning as any; what they share with the last prompt
-read is not read again. Then the responses follow, packed, behind the keys and values of their prompts.
+read is not read again. Then the responses follow, packed, behind the keys and values of their prompts; what neighbours
+among them share stands in a pass once.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from torch import Tensor
 
 from groundwire.capture import capture, run_until_it_ends
 from groundwire.engines.base import Asked
-from groundwire.engines.packed import Pack, Prefix, packing
+from groundwire.engines.packed import Pack, Prefix, packing, shared
 from groundwire.engines.padded import PaddedReplay, Replaying, Rows
 
 if TYPE_CHECKING:
@@ -38,9 +39,9 @@ class PackedReplay:
 
     def rows(self, asked: Sequence[Asked]) -> Iterator[Rows]:
         """See `Replaying.rows`."""
-        first, responses = 0, dict[tuple[int, ...], list[tuple[int, Sequence[int]]]]()
+        first, responses = 0, dict[tuple[int, ...], list[tuple[int, tuple[int, ...]]]]()
         for each in asked:
-            found = [(first + i, ids) for i, ids in enumerate(each.responses) if ids]
+            found = [(first + i, tuple(ids)) for i, ids in enumerate(each.responses) if ids]
             if found:
                 responses.setdefault(tuple(each.prompt), []).extend(found)
             first += len(each.responses)
@@ -50,7 +51,7 @@ class PackedReplay:
             todo = [
                 (number, ids, prefix)
                 for prompt, prefix in zip(prompts, prefixes, strict=True)
-                for number, ids in sorted(responses[prompt], key=lambda item: len(item[1]))
+                for number, ids in sorted(responses[prompt], key=lambda item: item[1])
             ]
             for batch in _batches(todo, self._tokens):
                 yield self._respond(batch)
@@ -62,12 +63,12 @@ class PackedReplay:
         batch: list[tuple[int, ...]] = []
         size = 0
         for prompt in prompts:
-            rest = len(prompt) - _shared(base, prompt)
-            gain = _shared(batch[-1], prompt) - _shared(base, prompt) if batch else 0
+            rest = len(prompt) - shared(base, prompt)
+            gain = shared(batch[-1], prompt) - shared(base, prompt) if batch else 0
             if batch and (size + rest > self._tokens or gain >= SHARED):
                 yield batch
                 base, batch, size = batch[-1], [], 0
-                rest = len(prompt) - _shared(base, prompt)
+                rest = len(prompt) - shared(base, prompt)
             batch.append(prompt)
             size += rest
         if batch:
@@ -75,17 +76,17 @@ class PackedReplay:
 
     def _read(self, prompts: Sequence[tuple[int, ...]], base: Prefix | None) -> list[Prefix | None]:
         """The prompts as prefixes; what they share with `base` is taken from there."""
-        known = {prompt: _shared(base.ids, prompt) if base else 0 for prompt in prompts}
+        known = {prompt: shared(base.ids, prompt) if base else 0 for prompt in prompts}
         # A prompt that is the beginning of the base needs no pass.
         new = [prompt for prompt in prompts if known[prompt] < len(prompt)]
         lengths = {known[prompt] for prompt in new}
-        shared = {length: base.first(length) if base else None for length in lengths}  # one object each, for `Pack`
+        beginnings = {length: base.first(length) if base else None for length in lengths}  # one object each, for `Pack`
         new.sort(key=lambda prompt: known[prompt])
         if new:
-            pack = Pack([(p[known[p] :], shared[known[p]]) for p in new], keep=True, depth=self._depth)
+            pack = Pack([(p[known[p] :], beginnings[known[p]]) for p in new], keep=True, depth=self._depth)
             with self._engine.reader.lock, packing(self._model):
                 run_until_it_ends(self._model, **pack.inputs(self._engine.device))
-            self._engine.tokens_read += pack.bounds[-1][1]
+            self._engine.tokens_read += pack.size
             read = dict(zip(new, pack.kept, strict=True))
         else:
             read = {}
@@ -99,10 +100,10 @@ class PackedReplay:
             capture(self._model, self._engine.hookpoint, stop=True) as hook,
         ):
             rows, _ = hook.run(self._model, **pack.inputs(self._engine.device))
-        self._engine.tokens_read += pack.bounds[-1][1]
+        self._engine.tokens_read += pack.size
         lengths = torch.tensor([len(ids) for _, ids, _ in batch])
         slots = torch.tensor([number for number, _, _ in batch]).repeat_interleave(lengths)
-        return rows[0], slots.to(rows.device)
+        return rows[0][torch.cat(pack.index).to(rows.device)], slots.to(rows.device)
 
 
 def depth(hookpoint: str, model: Any) -> int:
@@ -114,22 +115,18 @@ def depth(hookpoint: str, model: Any) -> int:
 def _batches(
     todo: Sequence[tuple[int, Sequence[int], Prefix | None]], tokens: int
 ) -> Iterator[list[tuple[int, Sequence[int], Prefix | None]]]:
+    """Responses by pass: number, token ids, prompt."""
     batch: list[tuple[int, Sequence[int], Prefix | None]] = []
     size = 0
     for item in todo:
-        if batch and size + len(item[1]) > tokens:
+        known = shared(batch[-1][1], item[1]) if batch and batch[-1][2] is item[2] else 0
+        if batch and size + len(item[1]) - known > tokens:
             yield batch
-            batch, size = [], 0
+            batch, size, known = [], 0, 0
         batch.append(item)
-        size += len(item[1])
+        size += len(item[1]) - known
     if batch:
         yield batch
-
-
-def _shared(one: Sequence[int], other: Sequence[int]) -> int:
-    """Tokens that two sequences have in common from the beginning."""
-    pairs = enumerate(zip(one, other, strict=False))
-    return next((i for i, (a, b) in pairs if a != b), min(len(one), len(other)))
 
 
 def replaying(engine: TransformersEngine) -> Replaying:

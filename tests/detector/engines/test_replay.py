@@ -85,6 +85,15 @@ def test_every_beginning_is_read_once(engine: TransformersEngine) -> None:
     assert engine.tokens_read - before == 40 + 2
 
 
+def test_what_answers_share_is_read_once(engine: TransformersEngine) -> None:
+    before, way = engine.tokens_read, PackedReplay(engine)
+    responses = [[60, 61, 62, 63], [60, 61, 62], [70], [60, 61, 62, 64, 65], [70]]
+    found = by_response(engine, way, [Asked([5, 6], responses)])
+    assert engine.tokens_read - before == 2 + 3 + 1 + 2 + 1
+    for i, response in enumerate(responses):
+        torch.testing.assert_close(found[i], plain(engine, [5, 6], response), atol=1e-4, rtol=1e-4)
+
+
 def test_equal_answers_are_read_once(engine: TransformersEngine) -> None:
     scorer = random_scorer(engine, "window")
     engine.replay([Asked([5], [[6]])], scorer)  # so that the way is chosen
@@ -181,19 +190,30 @@ def test_the_depth_of_a_hookpoint(llama: TransformersEngine, hookpoint: str, exp
     assert depth(hookpoint, llama.model) == expected
 
 
-@given(st.lists(st.integers(1, 30), min_size=1, max_size=20))
-def test_sequences_are_taken_apart_and_put_together_again(lengths: list[int]) -> None:
-    pack = Pack([([0] * length, None) for length in lengths])
-    x = torch.arange(2.0 * sum(lengths)).reshape(1, 1, -1, 2)
-    out = torch.zeros_like(x)
+@given(st.lists(st.lists(st.integers(0, 2), min_size=1, max_size=9), min_size=1, max_size=12))
+def test_sequences_are_taken_apart_and_put_together_again(sequences: list[list[int]]) -> None:
+    """Each token's value is what it and those before it are: shared tokens are shared by those that begin alike."""
+    sequences.sort()
+    pack = Pack([(ids, None) for ids in sequences])
+    inputs = pack.inputs(torch.device("cpu"))
+    names = [tuple(ids[: i + 1]) for ids in sequences for i in range(len(ids))]
+    numbers = {name: float(i) for i, name in enumerate(dict.fromkeys(names))}
+    assert pack.size == len(numbers) == inputs["input_ids"].shape[1]
+    x = torch.full((1, 1, pack.size, 1), -1.0)
+    for ids, index in zip(sequences, pack.index, strict=True):
+        assert inputs["input_ids"][0, index].tolist() == ids
+        assert inputs["position_ids"][0, index].tolist() == list(range(len(ids)))
+        x[0, 0, index, 0] = torch.tensor([numbers[tuple(ids[: i + 1])] for i in range(len(ids))])
+    out = torch.full_like(x, -1.0)
     for block in pack.blocks:
         taken = block.take(x)
-        assert taken.shape[0] == block.count
-        assert block.count * block.width <= packed.WASTE * (block.end - block.start)
+        assert taken.shape == (block.count, 1, block.width, 1)
         block.put(out, taken)
     assert torch.equal(out, x)
 
 
-def test_passes_are_filled_but_not_beyond(monkeypatch: pytest.MonkeyPatch) -> None:
-    todo = [(i, [0] * n, None) for i, n in enumerate([3, 3, 3, 9, 20, 1])]
+def test_passes_are_filled_but_not_beyond() -> None:
+    todo = [(i, [10 * i + k for k in range(n)], None) for i, n in enumerate([3, 3, 3, 9, 20, 1])]
     assert [[i for i, _, _ in batch] for batch in replay._batches(todo, 9)] == [[0, 1, 2], [3], [4], [5]]
+    alike = [(i, [1, 2, 3, 4, 5, 6, i], None) for i in range(5)]
+    assert [[i for i, _, _ in batch] for batch in replay._batches(alike, 9)] == [[0, 1, 2], [3, 4]]
