@@ -22,6 +22,7 @@ from groundwire.types import Contribution, Detection, Example, Readout, Reason, 
 
 DEFAULT_ARTIFACT = Path(__file__).parent / "pretrained" / "smollm2-135m-instruct-q4_1"
 DEFAULT_TARGET = "balanced_accuracy"
+NO_TOKENS = "the tokenizer makes no token of the response"
 
 
 class Detector:
@@ -112,6 +113,9 @@ class Detector:
                 found[i] = self.not_checked(reason)
                 continue
             tokens = tokenize_response(self.tokenizer, example.response)
+            if not tokens:
+                found[i] = self.not_checked("empty_response", NO_TOKENS)
+                continue
             try:
                 prompts = self._prompts(example, len(tokens), rendered, windows)
             except InputError as error:
@@ -145,7 +149,7 @@ class Detector:
         if reason := _nothing_to_check(text):
             return self.not_checked(reason)
         if not tokens:  # a tokenizer may drop all of a text, and no rows are no evidence
-            return self.not_checked("empty_response", "the tokenizer makes no token of the response")
+            return self.not_checked("empty_response", NO_TOKENS)
         if not readout.finite:
             return self.not_checked("capture_failed", "the model gave activations that are not finite numbers")
         if readout.rows != len(tokens):
@@ -217,7 +221,7 @@ class Detector:
             for (i, tokens), readout in zip(own.items(), theirs, strict=True):
                 source = Source.of(examples[i])
                 detection = self.detect(readout, examples[i].response, tokens, sources.setdefault(source, source))
-                features = readout.features if keep else None
+                features = readout.features if keep and detection.checked else None
                 found[i] = replace(detection, passage_windows=windows if detection.checked else None, features=features)
         return found
 
@@ -225,7 +229,13 @@ class Detector:
         """The readouts of responses from those of each window of their prompt."""
         if len(windows) == 1:
             return windows[0]
-        return [joined(each, self.artifact.scorer) for each in zip(*windows, strict=True)]
+        found = []
+        for each in zip(*windows, strict=True):
+            try:
+                found.append(joined(each, self.artifact.scorer))
+            except CaptureError:  # of this response; the others have theirs
+                found.append(replace(each[0], finite=False))
+        return found
 
     def _contributions(
         self, readout: Readout, tokens: Sequence[TokenScore], grounding: Sequence[float]

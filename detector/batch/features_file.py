@@ -100,12 +100,13 @@ class FeaturesFile:
                     raise exists(self.target)
                 self._check(self.target)
                 return self
+            if not (self.fresh and self.overwrite):
+                for path in self._parts.glob("*.parquet"):
+                    self._check(path)
+                    break  # all are of one run
             if self.fresh:
                 shutil.rmtree(self._parts, ignore_errors=True)
             self._parts.mkdir(exist_ok=True)
-            for path in self._parts.glob("*.parquet"):
-                self._check(path)
-                break  # all are of one run
         except OSError as error:
             raise self._failed(error) from error
         return self

@@ -67,7 +67,7 @@ def read_rows(source: str | Path | Sequence[str | Path], columns: Columns | None
     columns = columns or Columns()
     sources = expand(source)
     for each in sources:
-        prefix = f"{each.path}:" if len(sources) > 1 else ""
+        prefix = f"{each.name}:" if len(sources) > 1 else ""
         for number, content in _records(each, columns):
             yield _row(content, number, each, prefix, columns)
 

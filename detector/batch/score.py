@@ -108,7 +108,7 @@ def score_file(
                 features,
                 of=options.features,
                 about=_terms(described),
-                run=Path(target).name,
+                run=str(Path(target).absolute()),
                 fresh=not there and not output.complete,
                 complete=output.complete,
                 overwrite=overwrite,

@@ -32,7 +32,9 @@ class Source:
     @property
     def name(self) -> str:
         """What messages call it."""
-        return "standard input" if self.path == STDIN else self.path
+        if self.path == STDIN:
+            return "standard input"
+        return os.fsencode(self.path).decode("utf-8", "backslashreplace")  # a name of any bytes can be written
 
 
 def source_of(path: str | Path) -> Source:

@@ -15,10 +15,12 @@ from typing import Any, Literal, Protocol, runtime_checkable
 import numpy as np
 from jaxtyping import Float
 
+from groundwire.errors import GroundwireError
 from groundwire.guard import decide
 from groundwire.types import Detection, Example
 
 TOP_TERMS = 5
+PROBE = Example("probe", [{"role": "user", "content": "The tower is tall. How tall is it?"}], "It is tall.")
 
 
 @runtime_checkable
@@ -78,10 +80,19 @@ class Scored:
 
 
 def score_unit(detector: BatchDetector, unit: Unit, options: Options) -> Scored:
-    """Score a unit. Raises what the detector raises."""
+    """Score a unit. Where the detector fails, its rows are tried one by one, and those that fail are not checked.
+
+    Raises what the detector raises where it fails with everything, and GroundwireError as it comes.
+    """
     start, before = perf_counter(), detector.tokens_read
     wanted = options.features is not None
-    found = detector.score_batch(unit.examples, features=wanted, passage_windows=options.passage_windows)
+    try:
+        found = _detections(detector, unit.examples, options)
+    except GroundwireError:
+        raise
+    except Exception:
+        detector.score_batch([PROBE])  # fails as well where rows are not to blame: then the run ends here
+        found = [_alone(detector, example, options) for example in unit.examples]
     verdicts = [
         decide(detection, options.threshold, action="annotate").to_dict(
             top_terms=options.top_terms, tokens=options.tokens
@@ -90,6 +101,18 @@ def score_unit(detector: BatchDetector, unit: Unit, options: Options) -> Scored:
     ]
     features = [_features(detection, options) for detection in found] if wanted else []
     return Scored(unit, verdicts, detector.tokens_read - before, perf_counter() - start, features)
+
+
+def _detections(detector: BatchDetector, examples: Sequence[Example], options: Options) -> list[Detection]:
+    wanted = options.features is not None
+    return detector.score_batch(examples, features=wanted, passage_windows=options.passage_windows)
+
+
+def _alone(detector: BatchDetector, example: Example, options: Options) -> Detection:
+    try:
+        return _detections(detector, [example], options)[0]
+    except Exception as error:  # out of memory, most likely: the message is the library's own
+        return Detection("not_checked", "capture_failed", detail=f"{type(error).__name__}: {error}"[:500])
 
 
 def _features(detection: Detection, options: Options) -> np.ndarray | None:

@@ -88,7 +88,7 @@ class _Growing:
     def add(self, row: Row, prompt: Prompt) -> None:
         self.size += self.cost(row, prompt)
         if not isinstance(row, ExampleRow):
-            self._digest.update(json.dumps([row.id, row.reason, row.detail]).encode())
+            self._digest.update(json.dumps([row.id, row.reason, row.line, row.error.given]).encode())
             self.rows.append(row)
             return
         if prompt in self._prompts:

@@ -8,7 +8,7 @@ among them share stands in a pass once.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 LOG = logging.getLogger(__name__)
 # Tokens of one pass. On a CPU what it computes should stay in the caches; a GPU wants many.
 CPU_TOKENS, GPU_TOKENS = 512, 8192
+HELD = 32  # times as many: tokens whose keys and values are held at once, for all prompts of a pass
 SHARED = 16  # tokens: a beginning shared by fewer is not worth a pass of its own
 
 
@@ -61,16 +62,17 @@ class PackedReplay:
         """Sorted prompts by the pass in which they are read; the last one of a pass is at hand in the next."""
         base: tuple[int, ...] = ()
         batch: list[tuple[int, ...]] = []
-        size = 0
+        size, held = 0, 0
         for prompt in prompts:
             rest = len(prompt) - shared(base, prompt)
             gain = shared(batch[-1], prompt) - shared(base, prompt) if batch else 0
-            if batch and (size + rest > self._tokens or gain >= SHARED):
+            full = size + rest > self._tokens or held + len(prompt) > HELD * self._tokens
+            if batch and (full or gain >= SHARED):
                 yield batch
-                base, batch, size = batch[-1], [], 0
+                base, batch, size, held = batch[-1], [], 0, 0
                 rest = len(prompt) - shared(base, prompt)
             batch.append(prompt)
-            size += rest
+            size, held = size + rest, held + len(prompt)
         if batch:
             yield batch
 
@@ -135,29 +137,38 @@ def replaying(engine: TransformersEngine) -> Replaying:
     Masks, biases or caches of other kinds make them differ, or fail.
     """
     packed, padded = PackedReplay(engine), PaddedReplay(engine)
-    kinds = set(getattr(engine.model.config.get_text_config(), "layer_types", None) or ["full_attention"])
     # Where numbers are rounded on the way, small differences grow.
     exact = all(x.dtype == torch.float32 for x in engine.model.state_dict().values() if x.ndim == 2)
     before = engine.tokens_read
     try:
-        return packed if kinds == {"full_attention"} and _agree(packed, padded, exact=exact) else padded
+        return packed if _plain(engine) and _agree(packed, padded, exact=exact) else padded
     finally:
         engine.tokens_read = before
+
+
+def _plain(engine: TransformersEngine) -> bool:
+    """Whether every token sees all before it, turned by its own position alone: what a few tokens cannot show."""
+    config = engine.model.config.get_text_config()
+    kinds, window = getattr(config, "layer_types", None), getattr(config, "sliding_window", None)
+    if set(kinds or ["full_attention"]) != {"full_attention"} or (not kinds and window and window < engine.context):
+        return False
+    rope = getattr(config, "rope_parameters", None) or getattr(config, "rope_scaling", None) or {}
+    found = [each for each in (rope, *rope.values()) if isinstance(each, Mapping)]
+    # These turn all tokens of a pass by its longest position.
+    return not {"longrope", "dynamic"} & {str(each.get("rope_type", each.get("type"))) for each in found}
 
 
 def _agree(packed: Replaying, padded: Replaying, *, exact: bool) -> bool:
     asked = [Asked(range(1, 25), [range(3, 8), range(5, 14)]), Asked((*range(1, 21), 2, 3), [range(9, 20)])]
     expected = _by_response(padded.rows(asked))
+    tolerance = 1e-3 if exact else 0.1
     try:
         found = _by_response(packed.rows(asked))
+        gaps = {i: (found[i] - rows).float().norm(dim=-1) / rows.float().norm(dim=-1) for i, rows in expected.items()}
     except Exception as error:  # a model may refuse in any way; the library's own way then serves
         LOG.info("packed passes fail with this model (%s): padded ones are used", error)
         return False
-    tolerance = 1e-3 if exact else 0.1
-    return all(
-        bool((found[i] - rows).abs().max() <= tolerance * rows.abs().max())  # false for NaN
-        for i, rows in expected.items()
-    )
+    return all(bool((gap <= tolerance).all()) for gap in gaps.values())  # false for NaN
 
 
 def _by_response(passes: Iterator[Rows]) -> dict[int, Tensor]:

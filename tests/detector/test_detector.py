@@ -17,6 +17,7 @@ from groundwire.engines.base import Asked
 from groundwire.engines.fake import FakeEngine, fake_detector
 from groundwire.errors import ArtifactError, CaptureError, InputError, PromptTooLong
 from groundwire.evidence import EvidenceIndex
+from groundwire.prompts import tokenize_response
 from groundwire.source import Source
 from groundwire.types import Detection, Example, Passage, Readout, Request, Sampling, Step
 from tests.detector.tiny import grounded, random_artifact, tiny_engine, user
@@ -305,3 +306,17 @@ def test_a_shifted_artifact_can_be_saved_and_shifted_back(saved: Path, tiny_llam
     again = Artifact.from_pretrained(saved).at_prevalence(artifact.prevalence)
     assert again.scorer.intercept == pytest.approx(artifact.scorer.intercept)
     assert again.thresholds == pytest.approx(artifact.thresholds)
+
+
+def test_a_response_without_tokens_stops_no_other_in_windows(monkeypatch: pytest.MonkeyPatch) -> None:
+    detector = fake_detector()
+    tokenized = tokenize_response
+    monkeypatch.setattr(
+        "groundwire.detector.tokenize_response",
+        lambda tokenizer, response: [] if response == "dropped" else tokenized(tokenizer, response),
+    )
+    long = user("\n\n".join(f"Passage {i}: the tower is tall." for i in range(600)))
+    rows = [Example(str(i), long, response) for i, response in enumerate(["It is tall.", "dropped", "It is high."])]
+    found = detector.score_batch(rows, passage_windows=True, features=True)
+    assert [f.reason for f in found] == [None, "empty_response", None]
+    assert [f.features is None for f in found] == [False, True, False]

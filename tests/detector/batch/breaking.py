@@ -17,17 +17,20 @@ from groundwire.types import Detection, Example
 
 PROMPT = "The lighthouse was built in 1889 by a builder from Lisbon."
 GOOD, BAD, FATAL, BROKEN = "It was built in 1889.", "It was built in 1931.", "kill me", "break me"
+ODD = "odd one"
 
 
 class Breaking:
     """The fake detector, that notes its process in `folder` and takes `seconds` for a unit.
 
-    A response FATAL kills its process, `times` times over all processes; BROKEN raises.
+    A response FATAL kills its process, `times` times over all processes; BROKEN raises, and so does
+    ODD, by a fault that is no error of ours; with "ZeroDivisionError" it stays broken.
     """
 
     def __init__(self, folder: Path, seconds: float = 0.0, times: int = 1) -> None:
         self.inner = fake_detector()
         self.threshold, self.seconds, self.folder, self.times = self.inner.threshold, seconds, folder, times
+        self.broken = False
         (folder / f"{os.getpid()}.pid").touch()
 
     @property
@@ -42,7 +45,8 @@ class Breaking:
             os.kill(os.getpid(), signal.SIGKILL)
         if BROKEN in responses:
             raise CaptureError("broken on demand", expected="another response", remedy="ask for less")
-        if ZeroDivisionError.__name__ in responses:
+        self.broken = self.broken or ZeroDivisionError.__name__ in responses
+        if self.broken or ODD in responses:
             raise ZeroDivisionError("as asked")
         return self.inner.score_batch(examples, **options)
 

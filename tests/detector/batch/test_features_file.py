@@ -113,7 +113,7 @@ def test_a_run_that_was_ended_goes_on_with_its_parts(target):
     assert table(target)["row"] == [0, 3, 4, 2, 5]
 
 
-def test_parts_of_another_run_or_detector_are_refused_and_those_of_none_forgotten(target):
+def test_parts_of_another_run_or_detector_are_refused_and_overwritten_if_asked(target):
     first, second = scored(crossed(), "response")
     with FeaturesFile(target, of="response", about=ABOUT, run="a") as file:
         file.write(first)
@@ -121,7 +121,9 @@ def test_parts_of_another_run_or_detector_are_refused_and_those_of_none_forgotte
         given = {"of": "response", "about": ABOUT, "run": "a", "fresh": False} | other
         with pytest.raises(InputError, match="of another run or detector"):
             FeaturesFile(target, **given).__enter__()
-    with FeaturesFile(target, of="response", about=ABOUT, run="b") as file:
+    with pytest.raises(InputError, match="of another run or detector"):  # which may still go on
+        FeaturesFile(target, of="response", about=ABOUT, run="b").__enter__()
+    with FeaturesFile(target, of="response", about=ABOUT, run="b", overwrite=True) as file:
         assert not file.has(first.unit)
         file.write(second)
         file.finish()

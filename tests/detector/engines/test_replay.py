@@ -94,6 +94,18 @@ def test_what_answers_share_is_read_once(engine: TransformersEngine) -> None:
         torch.testing.assert_close(found[i], plain(engine, [5, 6], response), atol=1e-4, rtol=1e-4)
 
 
+def test_a_long_beginning_is_not_held_for_every_prompt_at_once(
+    llama: TransformersEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(replay, "HELD", 2)
+    way = PackedReplay(llama)
+    way._tokens = 50
+    prompts = sorted(tuple([*range(3, 33), 50 + i]) for i in range(7))
+    together = list(way._together(prompts))
+    assert [prompt for batch in together for prompt in batch] == prompts
+    assert max(sum(map(len, batch)) for batch in together) <= 2 * 50
+
+
 def test_equal_answers_are_read_once(engine: TransformersEngine) -> None:
     scorer = random_scorer(engine, "window")
     engine.replay([Asked([5], [[6]])], scorer)  # so that the way is chosen
@@ -158,6 +170,8 @@ def other_model(kind: str, **options: Any) -> Any:
         ("Mistral", {"sliding_window": None}, PackedReplay),
         ("Mistral", {"sliding_window": 8}, PaddedReplay),
         ("Gemma2", {}, PaddedReplay),
+        ("Phimoe", {"sliding_window": 8, "num_local_experts": 2}, PaddedReplay),
+        ("Llama", {"rope_parameters": {"rope_type": "dynamic", "factor": 2.0, "rope_theta": 1e4}}, PaddedReplay),
     ],
 )
 def test_what_cannot_be_packed_is_padded(
