@@ -150,7 +150,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("source", type=Path, metavar="ROWS.jsonl")
     parser.add_argument("--rows", type=int, default=500, help="of ROWS.jsonl")
-    parser.add_argument("--kills", type=int, default=20)
+    parser.add_argument("--kills", type=int, default=20, help="0 leaves the first part out")
     parser.add_argument("--longest", type=float, default=60.0, help="seconds that a run to be killed is given at most")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--overhead", type=int, nargs="*", default=[10_000, 100_000, 1_000_000], metavar="ROWS")
@@ -161,9 +161,11 @@ def main() -> None:
         source = folder / "rows.jsonl"
         with open(args.source, encoding="utf-8") as lines:
             source.write_text("".join(itertools.islice(lines, args.rows)), encoding="utf-8")
-        killed = kills(source, folder, args.kills, args.longest, args.seed)
-        killed |= {"data": args.source.name, "seed": args.seed}
-        print(killed, flush=True)
+        killed: Figures = {}
+        if args.kills:
+            killed = kills(source, folder, args.kills, args.longest, args.seed)
+            killed |= {"data": args.source.name, "seed": args.seed}
+            print(killed, flush=True)
         costs = [overhead(rows, folder) for rows in args.overhead]
     tables = {
         "durability": [
@@ -174,7 +176,9 @@ def main() -> None:
                 "outputs in the end": killed["outputs"],
                 "of them not equal to the byte, or short of rows after a kill": len(killed["problems"]),
             }
-        ],
+        ]
+        if killed
+        else [],
         "overhead": [
             {
                 "rows": f"{each['rows']:,}",
@@ -185,7 +189,7 @@ def main() -> None:
         ],
     }
     write(args.output, {"kills": killed, "overhead": costs, "tables": tables})
-    if killed["problems"]:
+    if killed.get("problems"):
         sys.exit("durability: " + "; ".join(killed["problems"]))
 
 
