@@ -34,15 +34,15 @@ def source(tmp_path):
 def test_what_is_to_be_done_and_how_long_it_may_take_is_said(source, tmp_path, capsys):
     score_file(Counting(), source, tmp_path / "out.jsonl")
     first, second = capsys.readouterr().err.splitlines()
-    assert first == f"scoring 40 rows of {source.stat().st_size / 1000:.1f} kB, about 164,000 tokens to read"
-    assert second.startswith("40 rows, about 164,000 tokens, about 1 s at ")
+    assert first == f"scoring 40 rows of {source.stat().st_size / 1000:.1f} kB, about 81,900 tokens to read"
+    assert second.startswith("40 rows, about 81,900 tokens, about 1 s at ")
     assert second.endswith(" tokens/s")
 
 
 def test_rows_that_are_scored_already_are_left_out_of_the_estimate(source, tmp_path, capsys):
     class Stopping(Counting):
         def score_batch(self, examples, **asked):
-            if self.tokens_read > 100_000:
+            if self.tokens_read > 50_000:
                 raise KeyboardInterrupt
             return super().score_batch(examples, **asked)
 
@@ -53,8 +53,8 @@ def test_rows_that_are_scored_already_are_left_out_of_the_estimate(source, tmp_p
     first, second, third = capsys.readouterr().err.splitlines()
     assert first.startswith("28 rows are scored already")
     assert second.startswith("scoring 12 rows of ")
-    assert second.endswith(", about 49,200 tokens to read")
-    assert third.startswith("12 rows, about 49,100 tokens, ")
+    assert second.endswith(", about 24,600 tokens to read")
+    assert third.startswith("12 rows, about 24,600 tokens, ")
 
 
 def test_nothing_is_said_where_nobody_wants_to_know(source, tmp_path, capsys):
