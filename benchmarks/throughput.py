@@ -296,7 +296,6 @@ def shown(found: Mapping[str, Any]) -> dict[str, Any]:
         "ours / bare forward": of_bare,
         "range of it": bare_range,
         "with prompts": middle(r["of_bare_with_prompts"] for r in rounds)[0],
-        "peak memory, GB": found["alone"]["peak_bytes"] / 1e9,
     }
 
 
