@@ -27,7 +27,7 @@ def detector_identity(detector: Any) -> dict[str, Any]:
         "sha256": digest(artifact) if is_dataclass(artifact) else None,
         "model": getattr(engine, "model_id", None),
         "fingerprint": dict(getattr(engine, "fingerprint", {})),
-        "dtype": _dtype(engine),
+        "dtype": getattr(engine, "dtype", None),
     }
 
 
@@ -86,11 +86,6 @@ def _parts(value: Any) -> Iterator[bytes]:
         yield value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes()
     else:
         yield repr(value).encode()
-
-
-def _dtype(engine: Any) -> str | None:
-    dtype = getattr(engine, "dtype", None) or getattr(getattr(engine, "model", None), "dtype", None)
-    return None if dtype is None else str(dtype)
 
 
 def _flat(about: Mapping[str, Any], within: str = "") -> dict[str, Any]:

@@ -48,6 +48,7 @@ class Reader:
         weights: for the default the GGUF file it was made of; else over every weight file's name, size, first and
             last MiB. That tells models and fine-tunes apart in milliseconds; it does not prove every byte.
     context: tokens that prompt and response may have together.
+    dtype: as `load_reader` takes it; an int8 model's tensors do not tell.
     lock: held during a hooked forward pass, so that no pass runs under the hooks of another.
     """
 
@@ -56,6 +57,7 @@ class Reader:
     id: str
     fingerprint: dict[str, str]
     context: int
+    dtype: str = "float32"
     lock: threading.Lock = field(default_factory=threading.Lock, repr=False, compare=False)
 
 
@@ -108,7 +110,8 @@ def load_reader(
         except Exception as error:  # transformers, safetensors and tokenizers each raise their own
             raise _unreadable(source, local, error) from error
     folder = Path(source) if local else _snapshot(source, revision)
-    return Reader(language_model, tokenizer, name, _fingerprint(folder, tokenizer), _context(config, tokenizer, name))
+    context = _context(config, tokenizer, name)
+    return Reader(language_model, tokenizer, name, _fingerprint(folder, tokenizer), context, dtype)
 
 
 def _source(model: str | os.PathLike[str]) -> tuple[str, str]:

@@ -43,6 +43,7 @@ class TransformersEngine:
         self.model_id: str = reader.id
         self.fingerprint: Mapping[str, str] = reader.fingerprint
         self.context: int = reader.context
+        self.dtype = reader.dtype
         self.tokens_read = 0
         find_module(self.model, hookpoint)
         self.end_ids = _end_ids(self.model, self.tokenizer)

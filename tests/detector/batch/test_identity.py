@@ -1,13 +1,16 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import torch
 
 from groundwire.batch.columns import Columns
-from groundwire.batch.identity import differences, digest, identity
+from groundwire.batch.identity import detector_identity, differences, digest, identity
 from groundwire.batch.unit import Options
 from groundwire.engines.fake import fake_detector
+from groundwire.engines.reader import load_reader
+from groundwire.engines.transformers import TransformersEngine
 
 OPTIONS = Options(0.5)
 
@@ -64,3 +67,14 @@ def test_what_differs_is_named_and_where_the_rows_come_from_does_not_count():
         "options threshold is 0.4 and was 0.5",
         "columns id is key and was none",
     ]
+
+
+def test_the_numbers_a_model_computes_in_count(tiny_llama_folder: Path) -> None:
+    """An 8-bit model's tensors outside of its linear layers are those of the float32 one."""
+    detectors = []
+    for dtype in ("float32", "int8", "bfloat16"):
+        detector = fake_detector()
+        detector.engine = TransformersEngine(load_reader(tiny_llama_folder, dtype=dtype), "model.layers.1")
+        detectors.append(detector_identity(detector))
+    assert [found["dtype"] for found in detectors] == ["float32", "int8", "bfloat16"]
+    assert differences(*[{"detector": found} for found in detectors[:2]]) == ["detector dtype is float32 and was int8"]

@@ -53,6 +53,7 @@ def test_the_decoder_is_replaced_and_the_head_is_not(tiny_llama_folder: Path) ->
     assert {name for name, kind in kinds.items() if kind is nn.Linear} == {"lm_head"}
     assert len(kinds) == 1 + 4 * 7
     engine = TransformersEngine(reader, "model.layers.2")
+    assert (engine.dtype, reader.model.dtype) == ("int8", torch.float32)
     exact, scorer = tiny_engine(tiny_llama_folder), random_scorer(engine, "window")
     asked = [Asked([5, 6, 7, 8], [[9, 10, 11], [12]])]
     assert isinstance(engine._replaying, PackedReplay)

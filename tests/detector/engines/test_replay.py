@@ -192,7 +192,7 @@ def test_half_precision_can_be_packed(llama: TransformersEngine) -> None:
     import copy
 
     model = copy.deepcopy(llama.model).to(torch.bfloat16)
-    engine = TransformersEngine(Reader(model, llama.tokenizer, "half", {}, 256), llama.hookpoint)
+    engine = TransformersEngine(Reader(model, llama.tokenizer, "half", {}, 256, "bfloat16"), llama.hookpoint)
     assert isinstance(engine._replaying, PackedReplay)
 
 
