@@ -14,22 +14,18 @@ One process, the same threads, taken in turn, round after round; medians over th
 
 The reference's cost of a row does not depend on other rows or on their order, only on its tokens: it runs on a sample,
 spread evenly over the rows by length, and its tokens a second are turned into rows of the mean length. Rows without
-anything to check (abstentions, prompts beyond the context) are left out for all three. Each data set is also scored by
-`groundwire score` in a process of its own, for its peak memory.
+anything to check (abstentions, prompts beyond the context) are left out for all three. Peak memory: `footprint.py`.
 
 Freed memory is kept by the allocator, for all three alike, as `MALLOC_TRIM_THRESHOLD_` and `MALLOC_MMAP_THRESHOLD_` do
-in the Makefile: page faults are dear on small machines. The process that memory is measured in runs as it would alone.
+in the Makefile: page faults are dear on small machines.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import os
 import random
 import statistics
-import subprocess
-import sys
 import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -256,19 +252,6 @@ def write_lines(path: Path, rows: Sequence[Row]) -> Path:
     return path
 
 
-def alone(source: Path, target: Path, artifact: Path | None) -> dict[str, float]:
-    """`groundwire score` in a process of its own: peak resident bytes, and seconds from its start to its end."""
-    options = [] if artifact is None else ["--artifact", str(artifact)]
-    command = [sys.executable, "-m", "groundwire", "score", str(source), "-o", str(target), *options]
-    start = perf_counter()
-    child = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    _, status, usage = os.wait4(child.pid, 0)
-    child.returncode = os.waitstatus_to_exitcode(status)
-    if child.returncode:
-        raise RuntimeError(f"groundwire score ended with {child.returncode}")
-    return {"peak_bytes": usage.ru_maxrss * 1024, "seconds": perf_counter() - start}
-
-
 # -- results ------------------------------------------------------------------------------------------------------
 
 
@@ -391,8 +374,6 @@ def main() -> None:
         for name in args.sets:
             data, bare = gather(name, read, args), Bare(reader, artifact.hookpoint)
             figures = measure(data, ours, reference, bare, folder, args.reference_rows)
-            figures["alone"] = alone(folder / "rows.jsonl", folder / "alone.jsonl", args.artifact)
-            (folder / "alone.jsonl").unlink()
             found.append(figures)
             print(shown(figures), flush=True)
             tables = {"throughput": [shown(each) for each in found]}

@@ -198,7 +198,6 @@ def test_a_run_measures_all_three_and_compares_dtypes(throughput, detector, dict
     from_pretrained = Detector.from_pretrained
     monkeypatch.setattr(Detector, "from_pretrained", lambda *a, **k: from_pretrained(*a, model=model, **k))
     monkeypatch.setattr(throughput, "load_reader", lambda name: load_reader(model))
-    monkeypatch.setattr(throughput, "alone", lambda source, target, artifact: target.touch() or {"peak_bytes": 1e9})
     monkeypatch.setattr(throughput, "keep_freed_memory", lambda: False)  # the tests' process is not the benchmark's
     monkeypatch.setattr(sys.modules["baselines.reference"], "PASSES", (16, 32))
     options = ["--artifact", str(tmp_path / "artifact"), "--rows", "6", "--reference-rows", "2", "--rounds", "2"]
@@ -234,11 +233,3 @@ def test_another_device_is_measured_alone(throughput, detector, folder):
     low, high = row["range"]
     assert low <= row["rows/s"] <= high
     assert row["tokens/s"] == pytest.approx(row["rows/s"] * data.distinct.tokens / len(rows), abs=1)
-
-
-def test_peak_memory_is_that_of_a_process_of_its_own(throughput, monkeypatch, tmp_path):
-    monkeypatch.setattr(throughput.sys, "executable", "/bin/true")
-    assert throughput.alone(tmp_path / "in", tmp_path / "out", None)["peak_bytes"] > 0
-    monkeypatch.setattr(throughput.sys, "executable", "/bin/false")
-    with pytest.raises(RuntimeError, match="ended with 1"):
-        throughput.alone(tmp_path / "in", tmp_path / "out", None)
