@@ -85,7 +85,6 @@ def score_unit(detector: BatchDetector, unit: Unit, options: Options) -> Scored:
     Raises what the detector raises where it fails with everything, and GroundwireError as it comes.
     """
     start, before = perf_counter(), detector.tokens_read
-    wanted = options.features is not None
     try:
         found = _detections(detector, unit.examples, options)
     except GroundwireError:
@@ -99,7 +98,7 @@ def score_unit(detector: BatchDetector, unit: Unit, options: Options) -> Scored:
         )
         for detection in found
     ]
-    features = [_features(detection, options) for detection in found] if wanted else []
+    features = [_features(detection, options) for detection in found] if options.features else []
     return Scored(unit, verdicts, detector.tokens_read - before, perf_counter() - start, features)
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cached_property
 from itertools import groupby
 from typing import Any
 
@@ -55,6 +56,7 @@ class Pack:
     """
 
     sequences: Sequence[tuple[Sequence[int], Prefix | None]]
+    device: torch.device
     keep: bool = False
     depth: int = -1
     index: list[Int[Tensor, " _"]] = field(init=False, default_factory=list)
@@ -69,12 +71,16 @@ class Pack:
             known = shared(before, ids) if i and other is prefix else 0
             start, self.size = self.size, self.size + len(ids) - known
             self.own.append((start, self.size))
-            new = torch.arange(start, self.size)
+            new = torch.arange(start, self.size, device=self.device)
             self.index.append(torch.cat([self.index[-1][:known], new]) if known else new)
         groups = [list(run) for _, run in groupby(range(len(self.sequences)), lambda i: id(self.sequences[i][1]))]
         # Tokens of sequences that share a prefix, and the prefix.
         self.runs = [(self.own[run[0]][0], self.own[run[-1]][1], self.sequences[run[0]][1]) for run in groups]
-        self.blocks = list(_blocks(self.index, self.own))
+
+    @cached_property
+    def blocks(self) -> list[_Block]:
+        """Sequences that attend to themselves in one call, for `_halves`."""
+        return list(_blocks(self.index, self.own))
 
     @property
     def kept(self) -> list[Prefix]:
@@ -84,7 +90,7 @@ class Pack:
             found.append(Prefix((*(prefix.ids if prefix else ()), *ids), layers))
         return found
 
-    def inputs(self, device: torch.device) -> dict[str, Any]:
+    def inputs(self) -> dict[str, Any]:
         """What the model is called with."""
         tokens, positions = list[int](), list[int]()
         for (ids, prefix), (start, end) in zip(self.sequences, self.own, strict=True):
@@ -92,8 +98,8 @@ class Pack:
             tokens += ids[known:]
             positions += range(offset + known, offset + len(ids))
         return {
-            "input_ids": torch.tensor([tokens], device=device),
-            "position_ids": torch.tensor([positions], device=device),
+            "input_ids": torch.tensor([tokens], device=self.device),
+            "position_ids": torch.tensor([positions], device=self.device),
             "use_cache": False,
             "pack": self,
         }
@@ -107,7 +113,7 @@ class Pack:
 
     def whole(self, i: int, layer: int, keys: Tensor, values: Tensor) -> Layer:
         """Keys and values of a sequence behind those of its prefix."""
-        prefix, index = self.sequences[i][1], self.index[i].to(keys.device)
+        prefix, index = self.sequences[i][1], self.index[i]
         keys, values = keys[:, :, index], values[:, :, index]
         if prefix is None:
             return keys, values

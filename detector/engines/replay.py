@@ -85,9 +85,10 @@ class PackedReplay:
         beginnings = {length: base.first(length) if base else None for length in lengths}  # one object each, for `Pack`
         new.sort(key=lambda prompt: known[prompt])
         if new:
-            pack = Pack([(p[known[p] :], beginnings[known[p]]) for p in new], keep=True, depth=self._depth)
+            rest = [(p[known[p] :], beginnings[known[p]]) for p in new]
+            pack = Pack(rest, self._engine.device, keep=True, depth=self._depth)
             with self._engine.reader.lock, packing(self._model):
-                run_until_it_ends(self._model, **pack.inputs(self._engine.device))
+                run_until_it_ends(self._model, **pack.inputs())
             self._engine.tokens_read += pack.size
             read = dict(zip(new, pack.kept, strict=True))
         else:
@@ -95,17 +96,17 @@ class PackedReplay:
         return [read[p] if p in read else base.first(len(p)) if base else None for p in prompts]
 
     def _respond(self, batch: Sequence[tuple[int, Sequence[int], Prefix | None]]) -> Rows:
-        pack = Pack([(ids, prefix) for _, ids, prefix in batch])
+        pack = Pack([(ids, prefix) for _, ids, prefix in batch], self._engine.device)
         with (
             self._engine.reader.lock,
             packing(self._model),
             capture(self._model, self._engine.hookpoint, stop=True) as hook,
         ):
-            rows, _ = hook.run(self._model, **pack.inputs(self._engine.device))
+            rows, _ = hook.run(self._model, **pack.inputs())
         self._engine.tokens_read += pack.size
         lengths = torch.tensor([len(ids) for _, ids, _ in batch])
         slots = torch.tensor([number for number, _, _ in batch]).repeat_interleave(lengths)
-        return rows[0][torch.cat(pack.index).to(rows.device)], slots.to(rows.device)
+        return rows[0][torch.cat(pack.index)], slots.to(rows.device)
 
 
 def depth(hookpoint: str, model: Any) -> int:

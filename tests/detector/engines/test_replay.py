@@ -208,8 +208,8 @@ def test_the_depth_of_a_hookpoint(llama: TransformersEngine, hookpoint: str, exp
 def test_sequences_are_taken_apart_and_put_together_again(sequences: list[list[int]]) -> None:
     """Each token's value is what it and those before it are: shared tokens are shared by those that begin alike."""
     sequences.sort()
-    pack = Pack([(ids, None) for ids in sequences])
-    inputs = pack.inputs(torch.device("cpu"))
+    pack = Pack([(ids, None) for ids in sequences], torch.device("cpu"))
+    inputs = pack.inputs()
     names = [tuple(ids[: i + 1]) for ids in sequences for i in range(len(ids))]
     numbers = {name: float(i) for i, name in enumerate(dict.fromkeys(names))}
     assert pack.size == len(numbers) == inputs["input_ids"].shape[1]
