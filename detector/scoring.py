@@ -13,7 +13,8 @@ Two poolings, both additive (contributions and intercept sum to the logit):
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
 from functools import partial
 from typing import Any, Literal
 
@@ -76,6 +77,18 @@ class State:
             mine, theirs = getattr(self, name), getattr(other, name)
             joined[name] = mine + theirs if isinstance(mine, list) else torch.cat([mine, theirs])
         return State(**joined)
+
+    def at(self, slots: Sequence[int], device: torch.device | str = "cpu") -> State:
+        """A copy of some slots on `device`, in that order."""
+        chosen: dict[str, Any] = {}
+        index = torch.tensor(list(slots), dtype=torch.long, device=self.count.device)
+        for name in (field.name for field in fields(self)):
+            value = getattr(self, name)
+            if isinstance(value, list):
+                chosen[name] = [[torch.cat(value[slot]).to(device)] if value[slot] else [] for slot in slots]
+            else:
+                chosen[name] = value[index].to(device)
+        return State(**chosen)
 
     def reset(self, slot: int) -> None:
         """Make `slot` as good as new, for the next response."""
@@ -147,6 +160,17 @@ class Scorer:
     @property
     def terms(self) -> int:
         return self.encoder.bias.shape[0]
+
+    def to(self, device: torch.device | str) -> Scorer:
+        """The same scorer on another device."""
+        encoder, threshold = self.encoder, self.encoder.threshold
+        moved = replace(
+            encoder,
+            weight=encoder.weight.to(device),
+            bias=encoder.bias.to(device),
+            threshold=None if threshold is None else threshold.to(device),
+        )
+        return replace(self, encoder=moved, shapes=self.shapes.to(device))
 
     def encode(self, rows: Float[Tensor, "rows d"]) -> Float[Tensor, "rows terms"]:
         """Activations of the chosen latents, float32, whatever the rows' dtype."""
@@ -248,8 +272,8 @@ class Scorer:
         state.best[chosen] = _windows(rows[better], at + 1, width)
         state.recent[used] = _windows(rows, piece.lengths, width)
         state.recent_sums[used] = _windows(logits, piece.lengths, width)
-        for i, slot in enumerate(used.tolist()):
-            state.token_sums[slot].append(sums[piece.inverse == i])
+        for slot, row, length in zip(used.tolist(), logits, piece.lengths.tolist(), strict=True):
+            state.token_sums[slot].append(row[width : width + length].clone())
 
     def contributions(self, state: State, slot: int) -> Float[Tensor, " terms"]:
         """Log-odds each term adds to the response so far, float64; zeros before the first token."""
@@ -265,6 +289,17 @@ class Scorer:
     def logit(self, state: State, slot: int) -> float:
         """The running response logit of a slot."""
         return self.intercept + float(self.contributions(state, slot).sum())
+
+    def logits(self, state: State, slots: Int[Tensor, " n"]) -> Float[Tensor, " n"]:
+        """The running response logits of many slots, on their device: `logit` of each, but for rounding."""
+        if self.pooling.kind == "max":
+            seen = state.count[slots, None] > 0
+            values = torch.where(seen, self.shapes(torch.where(seen, state.maximum[slots], 0.0)), 0.0).sum(1)
+            return self.intercept + values
+        count = state.count[slots]
+        mean = state.total[slots].sum(1) / count.clamp_min(1)
+        window = torch.where(count >= self.pooling.window, state.best_logit[slots] / self.pooling.window, mean)
+        return self.intercept + self.pooling.window_weight * window + self.pooling.mean_weight * mean
 
     def finish(self, state: State, slot: int) -> Readout:
         """Everything a verdict needs of one response; the slot can be reset afterwards."""

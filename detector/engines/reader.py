@@ -18,7 +18,7 @@ from typing import Any
 from groundwire.errors import GroundwireError, InputError, ModelError
 from groundwire.fetch import DEFAULT_MODEL, MANIFEST, ensure_model
 
-__all__ = ["DEFAULT_MODEL", "DTYPES", "Reader", "load_reader"]
+__all__ = ["DEFAULT_MODEL", "DTYPES", "Identity", "Reader", "identify", "load_reader"]
 
 DTYPES = ("float32", "bfloat16", "float16", "int8")
 MIB = 1 << 20
@@ -61,6 +61,50 @@ class Reader:
     lock: threading.Lock = field(default_factory=threading.Lock, repr=False, compare=False)
 
 
+@dataclass(frozen=True)
+class Identity:
+    """A model that somebody else loads: what transformers and vLLM take it from (`source`), and of a `Reader` all but
+    the model."""
+
+    source: str
+    id: str
+    tokenizer: Any
+    fingerprint: dict[str, str]
+
+
+def identify(
+    model: str | os.PathLike[str] | None = None,
+    *,
+    revision: str | None = None,
+    tokenizer: str | None = None,
+    chat_template: str | None = None,
+    trust_remote_code: bool = False,
+) -> Identity:
+    """Say which model it is, without its weights. Arguments and errors are those of `load_reader`.
+
+    tokenizer, chat_template: used in the place of the model's own.
+    """
+    from groundwire.engines.quiet import quiet
+
+    source, name = _named(model)
+    local = Path(source).is_dir()
+    options = _options(local, revision, trust_remote_code)
+    with quiet() if local else nullcontext():
+        try:
+            from transformers import AutoConfig, AutoTokenizer
+
+            AutoConfig.from_pretrained(source, **options)  # so that it is in the cache
+            loaded = _fast(AutoTokenizer.from_pretrained(tokenizer or source, **({} if tokenizer else options)), source)
+        except GroundwireError:
+            raise
+        except Exception as error:  # transformers, safetensors and tokenizers each raise their own
+            raise _unreadable(source, local, error) from error
+    if chat_template is not None:
+        loaded.chat_template = chat_template
+    folder = Path(source) if local else _snapshot(source, revision)
+    return Identity(source, name, loaded, _fingerprint(folder, loaded))
+
+
 def load_reader(
     model: str | os.PathLike[str] | None = None,
     *,
@@ -88,14 +132,9 @@ def load_reader(
             expected="the device cpu",
             remedy="pass dtype='bfloat16', which GPUs are made for",
         )
-    if model is None or str(model) == DEFAULT_MODEL:
-        source, name = str(ensure_model()), DEFAULT_MODEL
-    else:
-        source, name = _source(model)
+    source, name = _named(model)
     local = Path(source).is_dir()
-    options: dict[str, Any] = {"local_files_only": local, "trust_remote_code": trust_remote_code}
-    if revision is not None and not local:
-        options["revision"] = revision
+    options = _options(local, revision, trust_remote_code)
     from groundwire.engines.int8 import to_int8
     from groundwire.engines.quiet import quiet
 
@@ -112,6 +151,18 @@ def load_reader(
     folder = Path(source) if local else _snapshot(source, revision)
     context = _context(config, tokenizer, name)
     return Reader(language_model, tokenizer, name, _fingerprint(folder, tokenizer), context, dtype)
+
+
+def _named(model: str | os.PathLike[str] | None) -> tuple[str, str]:
+    """What transformers is to load, and the reader's id."""
+    if model is None or str(model) == DEFAULT_MODEL:
+        return str(ensure_model()), DEFAULT_MODEL
+    return _source(model)
+
+
+def _options(local: bool, revision: str | None, trust_remote_code: bool) -> dict[str, Any]:
+    found: dict[str, Any] = {"local_files_only": local, "trust_remote_code": trust_remote_code}
+    return found if revision is None or local else {**found, "revision": revision}
 
 
 def _source(model: str | os.PathLike[str]) -> tuple[str, str]:
@@ -141,13 +192,7 @@ def _load(source: str, dtype: str, options: dict[str, Any]) -> tuple[Any, Any, A
             expected="a decoder-only language model, such as Llama, Qwen, Gemma, Mistral or GPT-2",
             remedy="choose another model, or leave it out to use the embedded default",
         )
-    tokenizer = AutoTokenizer.from_pretrained(source, **options)
-    if not getattr(tokenizer, "is_fast", False):
-        raise ModelError(
-            f"{source} has only a slow tokenizer ({type(tokenizer).__name__})",
-            expected="a fast tokenizer (tokenizer.json), which knows the characters each token covers",
-            remedy="convert it with transformers.convert_slow_tokenizer and save it beside the model",
-        )
+    tokenizer = _fast(AutoTokenizer.from_pretrained(source, **options), source)
     loaded: Any = AutoModelForCausalLM.from_pretrained(
         source, config=config, dtype=dtype, output_loading_info=True, **options
     )
@@ -159,6 +204,16 @@ def _load(source: str, dtype: str, options: dict[str, Any]) -> tuple[Any, Any, A
             remedy="complete the download, or check that the folder holds a language model and not a part of one",
         )
     return config, model, tokenizer
+
+
+def _fast(tokenizer: Any, source: str) -> Any:
+    if not getattr(tokenizer, "is_fast", False):
+        raise ModelError(
+            f"{source} has only a slow tokenizer ({type(tokenizer).__name__})",
+            expected="a fast tokenizer (tokenizer.json), which knows the characters each token covers",
+            remedy="convert it with transformers.convert_slow_tokenizer and save it beside the model",
+        )
+    return tokenizer
 
 
 def _unreadable(source: str, local: bool, error: Exception) -> ModelError:

@@ -255,6 +255,34 @@ def test_a_state_can_be_written_and_read_between_chunks(pooling, tmp_path):
     assert_same_state(restored, whole)
 
 
+@settings(max_examples=30)
+@given(cases())
+def test_running_logits_of_many_slots_are_those_of_each(case):
+    state = case.scorer.fold(case.scorer.new_state(case.responses), case.features, case.slots)
+    found = case.scorer.logits(state, torch.arange(case.responses))
+    assert found.tolist() == pytest.approx([case.scorer.logit(state, i) for i in range(case.responses)], abs=1e-9)
+
+
+@settings(max_examples=30)
+@given(cases())
+def test_chosen_slots_go_on_as_they_were(case):
+    half, scorer = len(case.features) // 2, case.scorer
+    state = scorer.fold(scorer.new_state(case.responses), case.features[:half], case.slots[:half])
+    chosen = state.at([2, 0])
+    moved = torch.tensor([1, -1, 0])[case.slots[half:]]
+    scorer.fold(chosen, case.features[half:][moved >= 0], moved[moved >= 0])
+    scorer.fold(state, case.features[half:], case.slots[half:])
+    assert_same_state(chosen, state.at([2, 0]))
+
+
+def test_a_scorer_elsewhere_scores_alike():
+    scorer = Scorer(SparseEncoder(torch.eye(2, 3), torch.ones(2), torch.zeros(2), True), shapes(), 0.0)
+    moved = scorer.to("cpu")
+    rows = torch.linspace(-1, 1, 12).reshape(4, 3)
+    assert torch.equal(moved.encode(rows), scorer.encode(rows))
+    assert torch.equal(moved.shapes(moved.encode(rows)), scorer.shapes(scorer.encode(rows)))
+
+
 def test_rows_of_any_float_type_are_encoded_in_float32():
     scorer = Scorer(SparseEncoder(torch.eye(2, 3), torch.zeros(2)), shapes(), 0.0)
     for dtype in (torch.float16, torch.bfloat16, torch.float32):
