@@ -70,9 +70,9 @@ def create_app(settings: Settings, detector: Detector | None = None) -> FastAPI:
         docs_url=None,  # these pages would load scripts from elsewhere
         redoc_url=None,
         redirect_slashes=False,
-        telemetry=tracing.NATIVE,
         lifespan=_lifespan,
         responses={"4XX": {"model": errors.ErrorBody}, "5XX": {"model": errors.ErrorBody}},
+        **tracing.NATIVE,
     )
     state = app.state
     state.settings, state.detector, state.metrics = settings, detector, metrics.Metrics()

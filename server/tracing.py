@@ -14,9 +14,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import entry_points
+from importlib.util import find_spec
 from typing import Any
 
-from fastapi.telemetry import TelemetryConfig
 from opentelemetry import _logs, propagate, trace
 
 from groundwire import __version__
@@ -28,14 +28,9 @@ NAME = "groundwire"
 EVENT = "gen_ai.evaluation.result"
 EVALUATION = "hallucination"  # the score is the probability of one
 SECOND = 1_000_000_000  # nanoseconds
-# FastAPI's own telemetry would double these spans, and log the messages of exceptions.
-NATIVE: TelemetryConfig = {
-    "tracing": False,
-    "metrics": False,
-    "logs": False,
-    "operation_spans": False,
-    "auto_configure": False,
-}
+# FastAPI's own telemetry would double these spans, and log the messages of exceptions. Older releases have none.
+_OFF = dict.fromkeys(("tracing", "metrics", "logs", "operation_spans", "auto_configure"), False)
+NATIVE: Mapping[str, Any] = {"telemetry": _OFF} if find_spec("fastapi.telemetry") else {}
 EXPORTERS = {"otlp": "otlp_proto_http"}  # what the variables call it, and what its entry point is called
 TERMS = 3  # named in an explanation
 

@@ -7,10 +7,12 @@ import os
 import subprocess
 import sys
 import time
+from inspect import signature
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from fastapi import FastAPI
 from opentelemetry.sdk._logs import LoggerProvider
 from opentelemetry.sdk._logs.export import InMemoryLogRecordExporter, SimpleLogRecordProcessor
 from opentelemetry.sdk.trace import TracerProvider
@@ -21,7 +23,7 @@ from opentelemetry.trace import SpanKind, StatusCode, get_tracer_provider
 from groundwire.engines.fake import fake_detector
 from groundwire.errors import InputError
 from groundwire.server import app
-from groundwire.server.tracing import Tracing, configure
+from groundwire.server.tracing import NATIVE, Tracing, configure
 
 PASSAGE = "The lighthouse opened in 1931 and is 642 metres high."
 QUESTION = "When did the lighthouse open?"
@@ -181,6 +183,11 @@ def run(code: str, **environment: str) -> subprocess.CompletedProcess[str]:
 def test_without_an_sdk_everything_works():
     done = run("import sys; sys.modules['opentelemetry.sdk'] = None\n" + SERVE)
     assert done.stdout == "200\n400\n", done.stderr
+
+
+def test_fastapi_is_told_what_it_understands():
+    """It keeps an argument that it does not know, and says nothing."""
+    assert NATIVE.keys() == {"telemetry"} & signature(FastAPI).parameters.keys()
 
 
 def test_nobody_else_traces_what_was_asked():
