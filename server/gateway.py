@@ -26,6 +26,7 @@ from groundwire.server.protocol_gateway import (
     Forwarded,
     ForwardedChat,
     ForwardedText,
+    encoded,
     outgoing,
     readable,
     with_passages,
@@ -113,7 +114,7 @@ async def _respond(
         _check_rules(rules, body, shape)
     show = Show(options.top_terms, options.tokens, False, options.mirror, body.include_usage)
     judge = Judge(state.loop, f"gw-{uuid.uuid4().hex}", found, body.choices)
-    relay = Relay(request, Order(shape, given, judge, rules, show, observe))
+    relay = Relay(request, Order(shape, given, judge, state.upstream, rules, show, observe))
     if not body.stream:
         response = await relay.whole()
     elif rules is not None and rules.held:
@@ -140,7 +141,7 @@ def _refused(name: str, why: str) -> ApiError:
 async def _given(request: Request) -> dict[str, Any]:
     """The body as it came. Raises ApiError where it cannot be passed on."""
     given = await request.json()
-    outgoing(given)
+    encoded(outgoing(given))
     return given
 
 

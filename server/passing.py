@@ -46,7 +46,7 @@ class Passing:
 
     async def events(self) -> AsyncGenerator[bytes]:
         """Server-sent events; the first is empty, and says that the upstream answers."""
-        path, body, upstream = self._order.shape.path, self._relay.body(stream=True), self._state.upstream
+        path, body, upstream = self._order.shape.path, self._relay.body(stream=True), self._order.upstream
         try:
             with upstream.admitted():
                 async with upstream.stream(path, body, self._relay.name) as chunks:

@@ -57,13 +57,14 @@ class ForwardedText(Forwarded):
     echo: Annotated[Any, Only((False,), "a repeated prompt cannot be told from the answer; leave it out")] = None
 
 
-def outgoing(given: Mapping[str, Any], **changes: Any) -> bytes:
-    """The body for the upstream: `given` less what is ours, with `changes`; None leaves a field out.
-
-    Raises ApiError on what JSON in UTF-8 cannot hold.
-    """
+def outgoing(given: Mapping[str, Any], **changes: Any) -> dict[str, Any]:
+    """The body for the upstream: `given` less what is ours, with `changes`; None leaves a field out."""
     body = {name: value for name, value in {**given, **changes}.items() if name != OWN}
-    body = {name: value for name, value in body.items() if value is not None or name not in changes}
+    return {name: value for name, value in body.items() if value is not None or name not in changes}
+
+
+def encoded(body: Mapping[str, Any]) -> bytes:
+    """A body as JSON. Raises ApiError on what JSON in UTF-8 cannot hold."""
     try:
         return json.dumps(body, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
     except (ValueError, RecursionError):  # UnicodeEncodeError, a half surrogate pair, is a ValueError

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncGenerator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 from fastapi import Request
 from starlette.responses import Response
@@ -33,6 +34,23 @@ SOURCE = "gateway"  # in metrics and log
 COUNTS = ("prompt_tokens", "completion_tokens", "total_tokens")
 
 
+@runtime_checkable
+class Answerer(Protocol):
+    """What answers: `Upstream`, or a server in this process. Bodies are OpenAI's, not to be changed; failures are
+    ApiErrors. `path` is the API's, such as "chat/completions", `name` the request's id."""
+
+    def admitted(self) -> AbstractContextManager[None]:
+        """Room for a client's request until its verdicts are there. Raises QueueFull."""
+
+    async def ask(self, path: str, body: Mapping[str, Any], name: str) -> dict[str, Any]:
+        """The reply to a request that is not streamed."""
+
+    def stream(
+        self, path: str, body: Mapping[str, Any], name: str
+    ) -> AbstractAsyncContextManager[AsyncGenerator[dict[str, Any]]]:
+        """The chunks of a streamed reply, which has begun. Leaving it ends the reply."""
+
+
 @dataclass(frozen=True)
 class Order:
     """What a client asked for.
@@ -44,6 +62,7 @@ class Order:
     shape: Shape
     given: Mapping[str, Any]
     judge: Judge
+    upstream: Answerer
     rules: Rules | None
     show: Show
     observe: float | None = None
@@ -87,7 +106,7 @@ class Relay:
             return Response(status_code=CLOSED)
         return EventStream(events, lambda: None)
 
-    def body(self, *, stream: bool) -> bytes:
+    def body(self, *, stream: bool) -> dict[str, Any]:
         """The request for the upstream."""
         return outgoing(self.order.given) if stream else outgoing(self.order.given, stream=None, stream_options=None)
 
@@ -128,12 +147,12 @@ class Relay:
 
     async def _answered(self) -> tuple[dict[str, Any], list[Ruled]]:
         """The upstream's reply, and what is to become of its choices."""
-        with self.state.upstream.admitted():
+        with self.order.upstream.admitted():
             return await self._asked()
 
     async def _asked(self) -> tuple[dict[str, Any], list[Ruled]]:
         order = self.order
-        reply = await self.state.upstream.ask(order.shape.path, self.body(stream=False), self.name)
+        reply = await order.upstream.ask(order.shape.path, self.body(stream=False), self.name)
         ruled = await self._judged(choices_of(reply))
         if order.rules is None or order.rules.policy != "regenerate":
             return reply, ruled
@@ -163,7 +182,7 @@ class Relay:
         messages, usage = [*order.given["messages"], *critique], None
         changes = {"messages": messages, "n": None, "stream": None, "stream_options": None}
         try:
-            reply = await self.state.upstream.ask(order.shape.path, outgoing(order.given, **changes), self.name)
+            reply = await order.upstream.ask(order.shape.path, outgoing(order.given, **changes), self.name)
             usage, choices = reply.get("usage"), choices_of(reply)[:1]
             if not choices:
                 raise malformed("it has no choices")

@@ -17,6 +17,7 @@ from groundwire import __version__
 from groundwire.errors import InputError
 from groundwire.server.errors import ApiError
 from groundwire.server.jobs import QueueFull
+from groundwire.server.protocol_gateway import encoded
 from groundwire.server.settings import Settings
 from groundwire.server.sse import DONE, payloads
 
@@ -75,13 +76,15 @@ class Upstream:
         async with self._reply("GET", path, None, {}) as response:
             return _object(await self._read(response, REPLY_BYTES))
 
-    async def ask(self, path: str, body: bytes, name: str) -> dict[str, Any]:
+    async def ask(self, path: str, body: Mapping[str, Any], name: str) -> dict[str, Any]:
         """The reply to a request that is not streamed. `name` is the request's id, for the upstream's log."""
         async with self._reply("POST", path, body, {"x-request-id": name}) as response:
             return _object(await self._read(response, REPLY_BYTES))
 
     @asynccontextmanager
-    async def stream(self, path: str, body: bytes, name: str) -> AsyncIterator[AsyncGenerator[dict[str, Any]]]:
+    async def stream(
+        self, path: str, body: Mapping[str, Any], name: str
+    ) -> AsyncIterator[AsyncGenerator[dict[str, Any]]]:
         """The chunks of a streamed reply, which has begun. Code TRUNCATED is raised where it ends without its last
         event."""
         async with self._reply("POST", path, body, {"x-request-id": name}) as response:
@@ -92,12 +95,13 @@ class Upstream:
 
     @asynccontextmanager
     async def _reply(
-        self, method: str, path: str, body: bytes | None, headers: Mapping[str, str]
+        self, method: str, path: str, body: Mapping[str, Any] | None, headers: Mapping[str, str]
     ) -> AsyncIterator[httpx.Response]:
         """A response of status 200 whose body has not been read. What fails while it is read becomes an ApiError."""
         sent = {**headers, **({} if body is None else {"content-type": "application/json"})}
+        content = None if body is None else encoded(body)
         with self._failures():
-            async with self._client.stream(method, path, content=body, headers=sent) as response:
+            async with self._client.stream(method, path, content=content, headers=sent) as response:
                 if response.status_code != 200:
                     raise await self._refused(response)
                 yield response

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncGenerator, Sequence
-from contextlib import asynccontextmanager, nullcontext
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from contextlib import AbstractContextManager, asynccontextmanager, nullcontext
 from types import SimpleNamespace
 from typing import Any
 
@@ -50,6 +50,34 @@ class Reader(EngineLoop):
         return self.detector.score_batch(examples)
 
 
+class Telling:
+    """An upstream in this process that streams `parts`: chunks, errors to raise, and what to wait for."""
+
+    def __init__(self, parts: Sequence[Any]) -> None:
+        self.parts = parts
+
+    def admitted(self) -> AbstractContextManager[None]:
+        return nullcontext()
+
+    async def ask(self, path: str, body: Mapping[str, Any], name: str) -> dict[str, Any]:
+        raise NotImplementedError
+
+    @asynccontextmanager
+    async def stream(
+        self, path: str, body: Mapping[str, Any], name: str
+    ) -> AsyncIterator[AsyncGenerator[dict[str, Any]]]:
+        yield self._said()
+
+    async def _said(self) -> AsyncGenerator[dict[str, Any]]:
+        for part in self.parts:
+            if isinstance(part, Exception):
+                raise part
+            if callable(part):
+                await part()
+            else:
+                yield part
+
+
 def chunk(*choices: tuple[int, str, str | None]) -> dict[str, Any]:
     return {"id": "u", "model": "m", "choices": [
         {"index": index, "delta": {"content": text}, "finish_reason": finish} for index, text, finish in choices
@@ -60,30 +88,13 @@ USAGE = {"id": "u", "choices": [], "usage": {"completion_tokens": 4}}
 
 
 def relay(reader: Reader, chunks: Sequence[Any], *, n: int = 2) -> Relay:
-    @asynccontextmanager
-    async def stream(*_: Any) -> AsyncGenerator[AsyncGenerator[Any]]:
-        async def said() -> AsyncGenerator[Any]:
-            for part in chunks:
-                if isinstance(part, Exception):
-                    raise part
-                if callable(part):
-                    await part()
-                else:
-                    yield part
-
-        yield said()
-
-    state = SimpleNamespace(
-        upstream=SimpleNamespace(stream=stream, admitted=nullcontext),
-        metrics=Metrics(),
-        tracing=Tracing(),
-        verdict_log=None,
-    )
+    state = SimpleNamespace(metrics=Metrics(), tracing=Tracing(), verdict_log=None)
     request = Request(
         {"type": "http", "app": SimpleNamespace(state=state), "groundwire": {"notes": {}, "request_id": "r"}}
     )
     rules = rules_for(Options(), Settings(), reader.detector)
-    return Relay(request, Order(ChatShape(), {"model": "m"}, Judge(reader, "r", [FOUND], n), rules, Show()))
+    judge = Judge(reader, "r", [FOUND], n)
+    return Relay(request, Order(ChatShape(), {"model": "m"}, judge, Telling(chunks), rules, Show()))
 
 
 async def events(source: Relay) -> list[Any]:

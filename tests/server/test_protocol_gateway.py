@@ -13,6 +13,7 @@ from groundwire.server.errors import ApiError
 from groundwire.server.protocol_gateway import (
     ForwardedChat,
     ForwardedText,
+    encoded,
     joined,
     outgoing,
     readable,
@@ -29,15 +30,16 @@ def test_everything_but_our_own_field_is_passed_on():
         "temperature": 0.1, "seed": 2**60, "stop": None, "hallucination": {"enabled": True}, "x": {"hallucination": 1},
     }  # fmt: skip
     ForwardedChat.model_validate(given)
-    sent = json.loads(outgoing(given))
+    sent = outgoing(given)
+    assert json.loads(encoded(sent)) == sent
     assert sent == {name: value for name, value in given.items() if name != "hallucination"}
-    assert json.loads(outgoing(given, tools=None, n=3)).keys() == sent.keys() - {"tools"} | {"n"}
+    assert outgoing(given, tools=None, n=3).keys() == sent.keys() - {"tools"} | {"n"}
 
 
 @pytest.mark.parametrize("value", ["\ud800", float("nan"), float("inf")])
 def test_what_json_cannot_hold_is_refused(value):
     with pytest.raises(ApiError) as refused:
-        outgoing({"model": "m", "user": [value]})
+        encoded({"model": "m", "user": [value]})
     assert (refused.value.status_code, refused.value.code) == (400, "invalid_json")
 
 

@@ -12,10 +12,12 @@ import pytest
 from groundwire.errors import InputError
 from groundwire.server import upstream as module
 from groundwire.server.errors import ApiError
+from groundwire.server.relay import Answerer
 from groundwire.server.settings import Settings
 from groundwire.server.upstream import TRUNCATED, Upstream, upstream_url
 
 KEY = "sk-operator"
+BODY = {"model": "gpt", "user": "é", "seed": 2**60}
 CHUNK = {"choices": [{"index": 0, "delta": {"content": "A"}}]}
 DONE = b"data: [DONE]\n\n"
 
@@ -28,7 +30,7 @@ def ask(url: str, **given: Any) -> Any:
     async def run() -> Any:
         upstream = Upstream(settings(url, **given))
         try:
-            return await upstream.ask("chat/completions", b"{}", "r1")
+            return await upstream.ask("chat/completions", BODY, "r1")
         finally:
             assert upstream.under_way == 0
             await upstream.close()
@@ -43,7 +45,7 @@ def stream(url: str, **given: Any) -> tuple[list[Any], ApiError | None]:
     async def run() -> ApiError | None:
         upstream = Upstream(settings(url, **given))
         try:
-            async with upstream.stream("chat/completions", b"{}", "r1") as chunks:
+            async with upstream.stream("chat/completions", BODY, "r1") as chunks:
                 async for chunk in chunks:
                     found.append(chunk)
         except ApiError as error:
@@ -63,6 +65,13 @@ def test_it_gets_the_operator_s_key_and_the_request_s_id(scripted):
     (headers,) = scripted.headers
     assert (headers["authorization"], headers["x-request-id"]) == (f"Bearer {KEY}", "r1")
     assert headers["content-type"] == "application/json"
+    assert scripted.bodies == [BODY]
+
+
+def test_it_is_what_a_relay_asks():
+    upstream = Upstream(settings("https://api.example.com/v1"))
+    assert isinstance(upstream, Answerer)
+    asyncio.run(upstream.close())
 
 
 def test_without_a_key_there_is_no_authorization(scripted):
@@ -216,7 +225,7 @@ def test_so_many_requests_may_be_under_way(scripted):
 
         async def asked() -> None:
             with upstream.admitted():
-                await upstream.ask("a", b"{}", "r")
+                await upstream.ask("a", {}, "r")
 
         tasks = [asyncio.create_task(asked()) for _ in range(2)]
         while len(scripted.paths) < 2:
