@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from time import perf_counter
 from typing import TYPE_CHECKING
 
 from groundwire.calibration import sigmoid
-from groundwire.grounding import GroundingHead, Growing
+from groundwire.grounding import GroundingHead
 from groundwire.source import Source
 from groundwire.types import Detection, Request, Step, Token
 
@@ -36,7 +37,7 @@ class Progress:
 class _UnderWay:
     request: Request
     source: Source
-    growing: Growing | None
+    added: Callable[[str], float] | None
     text: str = ""
     tokens: list[Token] = field(default_factory=list)
     check_seconds: float = 0.0
@@ -60,8 +61,8 @@ class Answering:
         """Let a request join at the next step; return its prompt's tokens. Raises what `Generation.add` raises."""
         source = Source.of(request)
         tokens = self._generation.add(request)
-        growing = source.grounding.follow() if self._head and request.check and request.running else None
-        self._under_way[request.id] = _UnderWay(request, source, growing)
+        added = added_by(self._head, source) if request.check and request.running else None
+        self._under_way[request.id] = _UnderWay(request, source, added)
         return tokens
 
     def drop(self, request_id: str) -> None:
@@ -76,9 +77,9 @@ class Answering:
     def _progress(self, answer: _UnderWay, step: Step) -> Progress:
         answer.text += step.text
         answer.tokens += step.tokens
-        if step.logit is not None and self._head and answer.growing:
+        if step.logit is not None and answer.added is not None:
             start = perf_counter()
-            step = replace(step, logit=step.logit + _added(self._head, answer.growing, answer.text))
+            step = replace(step, logit=step.logit + answer.added(answer.text))
             answer.check_seconds += perf_counter() - start
         running = None if step.logit is None else sigmoid(step.logit)
         detection = None
@@ -98,5 +99,9 @@ class Answering:
         return replace(found, check_seconds=found.check_seconds + answer.check_seconds)
 
 
-def _added(head: GroundingHead, growing: Growing, text: str) -> float:
-    return float(head.contributions(growing.measure(text)).sum())
+def added_by(head: GroundingHead | None, source: Source) -> Callable[[str], float]:
+    """What an answer's text so far adds to its running logit. Each call's text begins with the one before."""
+    if head is None:
+        return lambda text: 0.0
+    growing = source.grounding.follow()
+    return lambda text: float(head.contributions(growing.measure(text)).sum())

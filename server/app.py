@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
-from fastapi import FastAPI
+from fastapi import APIRouter, FastAPI
 
 from groundwire import __version__
 from groundwire.detector import DEFAULT_TARGET, Detector
@@ -53,10 +53,13 @@ def load_detector(settings: Settings) -> Detector:
     )
 
 
-def create_app(settings: Settings, detector: Detector | None = None) -> FastAPI:
+def create_app(
+    settings: Settings, detector: Detector | None = None, *, routers: Sequence[APIRouter] | None = None
+) -> FastAPI:
     """The endpoint. Without `detector`, the one that the settings name is loaded when the app starts.
 
-    Raises InputError where the keys' file, the verdict log or the upstream cannot be used.
+    routers: in the place of those that the settings ask for. Raises InputError where the keys' file, the verdict log or
+    the upstream cannot be used.
     """
     if settings.verdict_log is not None:
         check_log(settings.verdict_log)
@@ -70,7 +73,7 @@ def create_app(settings: Settings, detector: Detector | None = None) -> FastAPI:
         docs_url=None,  # these pages would load scripts from elsewhere
         redoc_url=None,
         redirect_slashes=False,
-        lifespan=_lifespan,
+        lifespan=serving,
         responses={"4XX": {"model": errors.ErrorBody}, "5XX": {"model": errors.ErrorBody}},
         **tracing.NATIVE,
     )
@@ -79,7 +82,8 @@ def create_app(settings: Settings, detector: Detector | None = None) -> FastAPI:
     state.tracing = tracing.Tracing()
     state.loop = state.verdict_log = state.upstream = state.observer = None
     state.stopping, state.started = False, int(time.time())
-    for router in (GATEWAY if settings.upstream_url else ENGINE) + ROUTERS:
+    own = (GATEWAY if settings.upstream_url else ENGINE) + ROUTERS
+    for router in own if routers is None else routers:
         app.include_router(router)
     errors.install(app)
     schema.install(app)
@@ -95,13 +99,14 @@ def create_app(settings: Settings, detector: Detector | None = None) -> FastAPI:
 
 
 @asynccontextmanager
-async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
-    """What runs beside the requests: the engine's thread and the verdict log's."""
+async def serving(app: FastAPI) -> AsyncIterator[None]:
+    """What runs beside the requests: the engine's thread (unless the app has its loop already), the verdict log's."""
     state, settings = app.state, app.state.settings
     if state.detector is None:
         state.detector = await asyncio.to_thread(load_detector, settings)
     state.verdict_log = _verdict_log(app)
-    state.loop = EngineLoop(state.detector, max_batch=settings.max_batch, max_queue=settings.max_queue)
+    if state.loop is None:
+        state.loop = EngineLoop(state.detector, max_batch=settings.max_batch, max_queue=settings.max_queue)
     state.loop.start()
     if settings.upstream_url is not None:
         state.upstream = Upstream(settings)

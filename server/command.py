@@ -36,12 +36,20 @@ def _options() -> list[click.Parameter]:
     return options
 
 
-@click.command()
+@click.command(context_settings={"ignore_unknown_options": True})
+@click.argument("arguments", nargs=-1, type=click.UNPROCESSED, metavar="[MODEL] [FLAGS OF VLLM]")
+@click.option(
+    "--engine",
+    type=click.Choice(["transformers", "vllm"]),
+    default="transformers",
+    show_default=True,
+    help="What runs the model: this process, or `vllm serve`, which takes MODEL and all of its own flags here.",
+)
 @click.option(
     "--config", metavar="FILE", type=click.Path(path_type=Path), help="TOML file of settings, such as `port = 8000`."
 )
 @click.option("--hash-key", is_flag=True, help="Ask for an API key, print its SHA-256 for --api-keys, and leave.")
-def serve(config: Path | None, hash_key: bool, **given: Any) -> None:
+def serve(arguments: tuple[str, ...], engine: str, config: Path | None, hash_key: bool, **given: Any) -> None:
     """Serve an OpenAI-compatible API whose answers say whether they stay with their passages.
 
     Every setting may also stand in the environment (--max-queue is GROUNDWIRE_MAX_QUEUE) or in the file given by
@@ -50,7 +58,15 @@ def serve(config: Path | None, hash_key: bool, **given: Any) -> None:
     if hash_key:
         click.echo(_hashed())
         return
+    if engine == "vllm" and config is not None and config.suffix in (".yaml", ".yml"):
+        arguments, config = (*arguments, "--config", str(config)), None  # vLLM's own
     settings = Settings.load({name: value for name, value in given.items() if value is not None}, config)
+    if engine == "vllm":
+        from groundwire.server.vllm.command import run
+
+        run(arguments, settings)
+    if arguments:
+        raise click.UsageError(f"No such option or argument: {arguments[0]} (with --engine vllm they are for vLLM)")
     with _listen(settings.host, settings.port) as listener:  # before the model is loaded: a port may be taken
         _run(settings, listener)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 import uuid
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
 from groundwire.engines.base import Asked
@@ -31,9 +31,9 @@ class Prompt:
     fresh: bool = False
 
     @property
-    def take(self) -> dict[str, Any]:
+    def take(self) -> Take:
         """What the worker is asked for afterwards."""
-        return asdict(Take(self.wish.key, 0, len(self.ids) - (self.wish.start or 0)))
+        return Take(self.wish.key, 0, len(self.ids) - (self.wish.start or 0))
 
 
 @runtime_checkable

@@ -1,0 +1,141 @@
+"""vLLM's endpoint plugin: its generating routes give way to ours, which have vLLM's handlers answer.
+
+    client ─▶ vLLM's app and middleware ─▶ our app ─▶ Relay ─▶ vLLM's handler ─▶ FollowingClient ─▶ vLLM's engine
+                                                          ▲ verdict: OwnJudge ◀─ Link ◀─ worker: Slots
+
+Named in VLLM_PLUGINS (`groundwire`); the worker in --worker-cls. Everything else of vLLM's API stays as it is.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Any
+
+from fastapi import FastAPI, Request
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from groundwire.engines.vllm.refusals import TESTED
+from groundwire.errors import CaptureError
+from groundwire.server import detect
+from groundwire.server.app import create_app, load_detector, serving
+from groundwire.server.settings import Settings
+from groundwire.server.vllm import routes
+from groundwire.server.vllm.fit import Beside, fit, training_commands
+from groundwire.server.vllm.follow import FollowingClient
+from groundwire.server.vllm.scoring import Scoring
+from groundwire.server.vllm.settings import vllm_settings
+
+PATHS = ("/v1/chat/completions", "/v1/completions", "/v1/detect")
+HANDLERS = ("openai_serving_chat", "openai_serving_completion")
+
+
+class Plugin:
+    """See vLLM's `EndpointPlugin`."""
+
+    name = "groundwire"
+    required_tasks = ("generate",)
+
+    def __init__(self) -> None:
+        self._ours: FastAPI | None = None
+        self._stack = AsyncExitStack()
+
+    def attach_router(self, app: FastAPI) -> None:
+        """Put our routes in the place of vLLM's. Raises InputError on settings that cannot be used."""
+        settings = vllm_settings(Settings.load({}))
+        self._ours = create_app(settings, routers=(routes.router, detect.router))
+        self._ours.state.vllm_app = app
+        for path in PATHS:
+            app.add_api_route(path, _through(self._ours), methods=["POST"], response_model=None)
+        app.router.lifespan_context = _then(app.router.lifespan_context, self._stack)
+
+    async def init_state(self, engine_client: Any, state: Any, args: Any) -> None:
+        """Find out who gives the verdicts, and begin. Raises what `fit` raises: the server does not start then."""
+        if engine_client is None or self._ours is None:
+            raise CaptureError("a server of vLLM's without an engine", expected="`vllm serve`", remedy="use that")
+        say = _logger().info
+        ours, settings = self._ours.state, self._ours.state.settings
+        ours.vllm, ours.own = state, None
+        ours.reasons = bool(engine_client.vllm_config.structured_outputs_config.reasoning_parser)
+        found = await fit(engine_client, args, settings)
+        if isinstance(found, Beside):
+            ours.detector = await asyncio.to_thread(load_detector, settings)
+            _tell_beside(found, ours.detector, engine_client.model_config.model, say)
+        else:
+            ours.own, ours.detector = found, found.detector
+            ours.loop = Scoring(found.detector, max_queue=settings.max_queue)
+            for name in HANDLERS:
+                if getattr(state, name, None) is not None:
+                    getattr(state, name).engine_client = FollowingClient(engine_client)
+            say("Groundwire: verdicts come from this model's own forward pass (detector %s).", found.detector.id)
+        _check_release()
+        _publish(ours.metrics.registry)
+        await self._stack.enter_async_context(serving(self._ours))
+
+
+class Through(Response):
+    """A response that is another app's."""
+
+    def __init__(self, app: FastAPI) -> None:
+        super().__init__()
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await self._app({**scope}, receive, send)
+
+
+def _through(app: FastAPI) -> Any:
+    async def endpoint(request: Request) -> Response:
+        """Answered by Groundwire; every choice carries its verdict in `hallucination`."""
+        return Through(app)
+
+    return endpoint
+
+
+def _then(lifespan: Any, stack: AsyncExitStack) -> Any:
+    """A lifespan at whose end the stack is closed."""
+
+    @asynccontextmanager
+    async def both(app: Any) -> AsyncIterator[Any]:
+        async with lifespan(app) as found:
+            try:
+                yield found
+            finally:
+                await stack.aclose()
+
+    return both
+
+
+def _tell_beside(found: Beside, detector: Any, model: str, say: Any) -> None:
+    say("Groundwire: no detector fits %s (%s).", model, found.why)
+    say(
+        "Groundwire: %s reads prompts and answers beside the engine and judges them; `detector.same_model` is false.",
+        detector.engine.model_id,
+    )
+    say("Groundwire: to train a detector for this model:\n%s", training_commands(model))
+
+
+def _check_release() -> None:
+    import vllm
+
+    if vllm.__version__.split("+")[0] not in TESTED:
+        _logger().warning("Groundwire: vLLM %s is not among the tested: %s.", vllm.__version__, ", ".join(TESTED))
+
+
+def _publish(registry: Any) -> None:
+    """Have vLLM's /metrics show ours too, but for what both have."""
+    import prometheus_client
+
+    class Ours:
+        def collect(self) -> Any:
+            return [family for family in registry.collect() if family.name.startswith("groundwire")]
+
+    prometheus_client.REGISTRY.register(Ours())  # type: ignore[arg-type]
+
+
+def _logger() -> Any:
+    from vllm.logger import init_logger
+
+    return init_logger("vllm.groundwire")

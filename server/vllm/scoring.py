@@ -1,0 +1,169 @@
+"""Answers that exist, scored through vLLM: the same work as the engine's thread does, for many requests at once."""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+import logging
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from jaxtyping import Float
+from torch import Tensor
+
+from groundwire.detector import Detector
+from groundwire.engines.base import Asked, Generation
+from groundwire.engines.reader import Identity
+from groundwire.engines.vllm.engine import NoGeneration, sampling, tokens_of
+from groundwire.engines.vllm.replay import Prompt, Replay
+from groundwire.errors import GroundwireError, PromptTooLong
+from groundwire.scoring import Scorer
+from groundwire.server.jobs import EngineFailed, QueueFull, Stopping
+from groundwire.server.vllm.link import Link
+from groundwire.types import Detection, Example, Readout, Request, Step
+
+logger = logging.getLogger(__name__)
+
+THREADS = 4
+
+
+class ServedEngine:
+    """vLLM's engine as it serves. See `Engine`; its methods are called from threads, never in the event loop `loop`.
+
+    It generates nothing by itself: vLLM's own API does.
+    """
+
+    def __init__(self, client: Any, link: Link, identity: Identity, hookpoint: str) -> None:
+        self.hookpoint, self.model_id = hookpoint, identity.id
+        self.fingerprint: Mapping[str, str] = identity.fingerprint
+        self.context: int = client.model_config.max_model_len - 1  # vLLM generates a token after every prompt
+        self._tokenizer, self._own = identity.tokenizer, threading.local()
+        self._replay = Replay(_Served(client, link, asyncio.get_running_loop()))
+
+    @property
+    def tokenizer(self) -> Any:
+        """A copy for each thread: fast tokenizers cannot be used by two at once."""
+        if not hasattr(self._own, "tokenizer"):
+            self._own.tokenizer = copy.deepcopy(self._tokenizer)
+        return self._own.tokenizer
+
+    @property
+    def tokens_read(self) -> int:
+        """See `Engine`."""
+        return self._replay.tokens_read
+
+    def replay(self, asked: Sequence[Asked], scorer: Scorer, *, features: bool = False) -> list[list[Readout]]:
+        """See `Engine.replay`."""
+        for each in asked:
+            longest = max(map(len, each.responses), default=0)
+            if len(each.prompt) + longest > self.context:
+                raise PromptTooLong(f"{len(each.prompt)} prompt and {longest} response tokens; context {self.context}")
+        return self._replay.replay(asked, scorer, features=features)
+
+    def read(self, ids: Sequence[int]) -> Float[Tensor, "tokens d"]:
+        """See `Engine.read`."""
+        return self._replay.rows(ids)
+
+    def begin(self, scorer: Scorer) -> Generation:
+        """A generation that refuses every request."""
+        return NoGeneration()
+
+    def generate(self, requests: Sequence[Request], scorer: Scorer) -> Iterator[tuple[str, Step]]:
+        """Raises InputError."""
+        for request in requests:
+            self.begin(scorer).add(request)
+        return iter(())
+
+
+class Scoring:
+    """Scores answers for the routes, as `EngineLoop.score` does where the model is our own.
+
+    max_queue: requests that may wait or be under way.
+    """
+
+    def __init__(self, detector: Detector, *, max_queue: int) -> None:
+        self.detector, self.max_queue = detector, max_queue
+        self._pool = ThreadPoolExecutor(THREADS, thread_name_prefix="groundwire")
+        self._under_way, self._stopped = 0, False
+
+    @property
+    def waiting(self) -> int:
+        return max(0, self._under_way - THREADS)
+
+    @property
+    def active(self) -> int:
+        return min(self._under_way, THREADS)
+
+    def start(self) -> None:
+        """Nothing to start: threads come with work."""
+
+    async def stop(self, seconds: float) -> None:
+        """Take no more work; what is under way gets so many seconds."""
+        self._stopped = True
+        for _ in range(round(seconds * 20)):
+            if not self._under_way:
+                break
+            await asyncio.sleep(0.05)
+        self._pool.shutdown(wait=False, cancel_futures=True)
+
+    async def score(self, examples: Sequence[Example], *, admitted: bool = False) -> list[Detection]:
+        """Detections of answers that exist, in order. Raises QueueFull, Stopping, EngineFailed."""
+        if not examples:
+            return []
+        if self._stopped:
+            raise Stopping
+        if not admitted and self._under_way >= self.max_queue:
+            raise QueueFull(1)
+        return await self.run(self._scores, examples)
+
+    async def run(self, work: Any, *args: Any) -> Any:
+        """The result of `work(*args)`, in a thread. Raises EngineFailed where that fails."""
+        self._under_way += 1
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._pool, work, *args)
+        except GroundwireError:
+            raise
+        except Exception:
+            logger.exception("answers were not checked")
+            raise EngineFailed from None
+        finally:
+            self._under_way -= 1
+
+    def _scores(self, examples: Sequence[Example]) -> list[Detection]:
+        """Detections of all; where they cannot be had together, one by one, each failing alone."""
+        try:
+            return self.detector.score_batch(examples)
+        except Exception as error:
+            if len(examples) > 1:
+                return [found for example in examples for found in self._scores([example])]
+            logger.exception("an answer was not checked")
+            return [self.detector.not_checked("capture_failed", type(error).__name__)]
+
+
+class _Served:
+    """A `Backend` that is called from threads, and reads in vLLM's event loop."""
+
+    def __init__(self, client: Any, link: Link, loop: asyncio.AbstractEventLoop) -> None:
+        self._client, self._link, self._loop = client, link, loop
+
+    def read(self, prompts: Sequence[Prompt]) -> tuple[list[bytes | None], int]:
+        """See `Backend.read`."""
+        return asyncio.run_coroutine_threadsafe(self._read(prompts), self._loop).result()
+
+    async def _read(self, prompts: Sequence[Prompt]) -> tuple[list[bytes | None], int]:
+        try:
+            outputs = await asyncio.gather(*(self._one(prompt) for prompt in prompts))
+            found = await self._link.take([prompt.take for prompt in prompts])
+        except BaseException:
+            self._link.drop([prompt.wish.key for prompt in prompts])
+            raise
+        return found, tokens_of(outputs)
+
+    async def _one(self, prompt: Prompt) -> Any:
+        from vllm import TokensPrompt
+
+        given = TokensPrompt(prompt_token_ids=prompt.ids)
+        outputs = self._client.generate(given, sampling(prompt), f"groundwire-{prompt.wish.key}")
+        return [out async for out in outputs][-1]
