@@ -2,40 +2,24 @@
 
 from __future__ import annotations
 
-import asyncio
 import uuid
-from collections.abc import Sequence
 from typing import Any
 from urllib.parse import quote
 
 from fastapi import APIRouter, Request
 from starlette.responses import JSONResponse, Response
 
-from groundwire.conversation import Found, found_passages
 from groundwire.errors import InputError
-from groundwire.server.completions import prompts_passages
 from groundwire.server.disconnect import ClientGone, unless_gone
 from groundwire.server.errors import ApiError
 from groundwire.server.judge import Judge
 from groundwire.server.logs import CLOSED
-from groundwire.server.observer import marked
-from groundwire.server.passing import Passing
-from groundwire.server.permission import check_choices, given_passages, rules_for
+from groundwire.server.observer import checks_for
 from groundwire.server.policies import Rules
-from groundwire.server.protocol_gateway import (
-    Forwarded,
-    ForwardedChat,
-    ForwardedText,
-    encoded,
-    outgoing,
-    readable,
-    with_passages,
-    without_ours,
-)
-from groundwire.server.relay import Order, Relay
-from groundwire.server.render import Show
+from groundwire.server.protocol_gateway import Forwarded, ForwardedChat, ForwardedText
+from groundwire.server.relaying import Asked, read_chat, read_text, relayed
 from groundwire.server.settings import Settings
-from groundwire.server.shapes import ChatShape, Shape, TextShape
+from groundwire.server.shapes import Shape, TextShape
 from groundwire.server.upstream import upstream_url
 
 router = APIRouter()
@@ -57,26 +41,13 @@ _HALT = "the running score it needs is there only where the model of this server
 @router.post("/v1/chat/completions", response_model=None, responses=RESPONSES)
 async def chat_completions(body: ForwardedChat, request: Request) -> Response:
     """Have the upstream answer a conversation; every choice says whether it stays with the passages in it."""
-    given = await _given(request)
-    check_choices(1, body.choices, request.app.state.settings)
-    read = readable(body.messages)
-    passages = given_passages(body.options, request.app.state.settings)
-    found = await asyncio.to_thread(found_passages, read, passages)
-    given["messages"] = with_passages([without_ours(m) for m in given["messages"]], read, found.messages)
-    return await _respond(body, request, ChatShape(), given, [found])
+    return await _respond(body, request, await read_chat(body, request))
 
 
 @router.post("/v1/completions", response_model=None, responses=RESPONSES)
 async def completions(body: ForwardedText, request: Request) -> Response:
     """Have the upstream complete prompts; every choice says whether it stays with its prompt, or with the passages."""
-    given = await _given(request)
-    check_choices(len(body.prompt), body.choices, request.app.state.settings)
-    passages = given_passages(body.options, request.app.state.settings)
-    found = await asyncio.to_thread(prompts_passages, body.prompt, passages)
-    prompts = [one.messages[-1]["content"] for one in found]
-    if prompts != body.prompt:
-        given["prompt"] = prompts
-    return await _respond(body, request, TextShape(), given, found)
+    return await _respond(body, request, await read_text(body, request))
 
 
 @router.get("/v1/models", response_model=None)
@@ -100,31 +71,7 @@ def check_gateway(settings: Settings) -> None:
         raise InputError("policy 'halt' with an upstream_url", expected="another policy", remedy=f"choose one: {_HALT}")
 
 
-async def _respond(
-    body: Forwarded, request: Request, shape: Shape, given: dict[str, Any], found: Sequence[Found]
-) -> Response:
-    """Answer from the upstream. Raises ApiError."""
-    state, options = request.app.state, body.options
-    rules, observe = rules_for(options, state.settings, state.detector), None
-    observing = rules is not None and state.observer is not None
-    if rules is not None and state.observer is not None:
-        observe = rules.threshold if state.observer.watches(request, options) else None
-        rules = None
-    if rules is not None:
-        _check_rules(rules, body, shape)
-    show = Show(options.top_terms, options.tokens, False, options.mirror, body.include_usage)
-    judge = Judge(state.loop, f"gw-{uuid.uuid4().hex}", found, body.choices)
-    relay = Relay(request, Order(shape, given, judge, state.upstream, rules, show, observe))
-    if not body.stream:
-        response = await relay.whole()
-    elif rules is not None and rules.held:
-        response = await relay.stream()
-    else:
-        response = await relay.stream(Passing(relay).events())
-    return marked(response) if observing else response
-
-
-def _check_rules(rules: Rules, body: Forwarded, shape: Shape) -> None:
+def check_rules(rules: Rules, body: Forwarded, shape: Shape) -> None:
     """Raise ApiError on what cannot be done with answers of another model."""
     if rules.policy == "halt":
         raise _refused("policy", f"'halt' is not available: {_HALT}")
@@ -134,15 +81,17 @@ def _check_rules(rules: Rules, body: Forwarded, shape: Shape) -> None:
         raise _refused("running", "there is none: it comes with the model's own tokens, and another model generates")
 
 
+async def _respond(body: Forwarded, request: Request, asked: Asked) -> Response:
+    """Answer from the upstream. Raises ApiError."""
+    state, checks = request.app.state, checks_for(body.options, request)
+    if checks.rules is not None:
+        check_rules(checks.rules, body, asked.shape)
+    judge = Judge(state.loop, f"gw-{uuid.uuid4().hex}", asked.found, body.choices)
+    return await relayed(body, request, asked, checks, judge=judge, upstream=state.upstream)
+
+
 def _refused(name: str, why: str) -> ApiError:
     return ApiError(400, f"hallucination.{name}: {why}.", param=f"hallucination.{name}", code="unsupported_value")
-
-
-async def _given(request: Request) -> dict[str, Any]:
-    """The body as it came. Raises ApiError where it cannot be passed on."""
-    given = await request.json()
-    encoded(outgoing(given))
-    return given
 
 
 async def _passed(request: Request, path: str) -> Response:

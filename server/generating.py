@@ -16,8 +16,7 @@ from groundwire.detector import Detector
 from groundwire.server.answers import Answers, Ask
 from groundwire.server.events import Done
 from groundwire.server.models import check_model, served_name
-from groundwire.server.observer import Observation, Observed, marked
-from groundwire.server.permission import rules_for
+from groundwire.server.observer import Observation, Observed, checks_for, marked
 from groundwire.server.protocol import Generation
 from groundwire.server.render import Renderer, Show
 from groundwire.server.reply import Reply, Source
@@ -34,11 +33,8 @@ async def respond(
     served = served_name(settings, detector)
     check_model(body.model, served)
     options, name = body.options, f"{prefix}-{uuid.uuid4().hex}"
-    rules, watched = rules_for(options, settings, detector), None
-    observing = rules is not None and state.observer is not None
-    if rules is not None and observing:
-        watched = rules.threshold if state.observer.watches(request, options) else None
-        rules = None
+    checks = checks_for(options, request)
+    rules, watched = checks.rules, checks.observe
     places = [(conversation, choice) for conversation in found for choice in range(body.choices)]
     requests = [
         Generate(
@@ -60,7 +56,7 @@ async def respond(
         answers = Observed(answers, lambda done: state.observer.offer(_observation(ask, done, served, watched)))
     reply = Reply(request, answers, renderer, asked, per_prompt=body.choices)
     response = await (reply.stream(include_usage=body.include_usage) if body.stream else reply.whole())
-    return marked(response) if observing else response
+    return marked(response) if checks.observing else response
 
 
 def _observation(ask: Ask, done: Done, model: str, threshold: float) -> Observation:

@@ -4,23 +4,38 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import ClassVar, Protocol, runtime_checkable
 
 from groundwire.conversation import Found
-from groundwire.server.engine_loop import EngineLoop
+from groundwire.detector import Detector
 from groundwire.server.errors import ApiError
 from groundwire.server.shapes import Said
 from groundwire.server.upstream import malformed
 from groundwire.types import Detection, Example, Reason
 
 
+@runtime_checkable
+class Scores(Protocol):
+    """What replays answers, such as `EngineLoop`."""
+
+    detector: Detector
+
+    async def score(self, examples: Sequence[Example], *, admitted: bool = False) -> list[Detection]:
+        """Detections in order. `admitted`: there is always room. Raises ApiError."""
+
+
 @dataclass(frozen=True)
 class Judge:
     """The reader, and what the answers to one request are to be judged by.
 
-    name: the request's. found: of each prompt. per_prompt: choices to each.
+    name: the request's. found: of each prompt. per_prompt: choices to each. source: of the answers, in metrics and log.
+    same_model: whether the detector's own model wrote them.
     """
 
-    loop: EngineLoop
+    source: ClassVar[str] = "gateway"
+    same_model: ClassVar[bool] = False
+
+    loop: Scores
     name: str
     found: Sequence[Found]
     per_prompt: int
@@ -47,14 +62,29 @@ class Judge:
         try:
             found = iter(await self.loop.score(examples, admitted=True))
         except ApiError as error:
-            found = iter([self.loop.detector.not_checked("capture_failed", error.message)] * len(examples))
+            found = iter([self.failed(error.message)] * len(examples))
         return [
-            foreign(next(found) if reason is None else self.loop.detector.not_checked(reason)) for reason in reasons
+            self._told(next(found) if reason is None else self.loop.detector.not_checked(reason)) for reason in reasons
         ]
+
+    def failed(self, why: str) -> Detection:
+        """Of an answer that could not be checked."""
+        return self._told(self.loop.detector.not_checked("capture_failed", why))
 
     def broken_off(self) -> Detection:
         """Of an answer that did not come to its end."""
-        return foreign(self.loop.detector.not_checked("capture_failed", "the upstream's answer broke off"))
+        return self.failed("the answer broke off")
+
+    def running(self, index: int) -> float | None:
+        """The score so far of a choice; None where there is none: the tokens of another model are not seen."""
+        return None
+
+    def halted(self, index: int) -> bool:
+        """Whether the score so far ended a choice. Its upstream then says "stop", and the text so far is the answer."""
+        return False
+
+    def _told(self, detection: Detection) -> Detection:
+        return detection if self.same_model else foreign(detection)
 
 
 def foreign(detection: Detection) -> Detection:

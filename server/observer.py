@@ -24,6 +24,8 @@ from groundwire.server.events import Done, Event
 from groundwire.server.judge import foreign
 from groundwire.server.logs import note, request_id
 from groundwire.server.options import Options
+from groundwire.server.permission import rules_for
+from groundwire.server.policies import Rules
 from groundwire.server.recording import record
 from groundwire.server.reply import Source
 from groundwire.server.settings import Settings
@@ -54,6 +56,19 @@ class Observation:
     @property
     def characters(self) -> int:
         return len(self.example.response) + sum(len(message["content"]) for message in self.example.messages)
+
+
+@dataclass(frozen=True)
+class Checks:
+    """How the answers to a request are checked: by `rules` before they go out, against the threshold `observe` when
+    they have gone, or, where both are None, not at all.
+
+    observing: whether there are no rules because this server only observes.
+    """
+
+    rules: Rules | None
+    observe: float | None = None
+    observing: bool = False
 
 
 class Observer:
@@ -156,6 +171,15 @@ class Observed:
         done, self._done = self._done, []
         for answer in done:
             self._offer(answer)
+
+
+def checks_for(options: Options, request: Request) -> Checks:
+    """How the answers to a request with these options are checked. Raises ApiError on what is not allowed."""
+    state = request.app.state
+    rules = rules_for(options, state.settings, state.detector)
+    if rules is None or state.observer is None:
+        return Checks(rules)
+    return Checks(None, rules.threshold if state.observer.watches(request, options) else None, observing=True)
 
 
 def marked(response: Response) -> Response:

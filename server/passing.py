@@ -1,4 +1,5 @@
-"""A stream that is passed on as it comes; each choice's last chunk waits for its verdict.
+"""A stream that is passed on as it comes, with scores so far where there are any; each choice's last chunk waits for
+its verdict.
 
 Chunks of other choices overtake a chunk that waits. What concerns all choices, such as usage, does not.
 """
@@ -6,7 +7,7 @@ Chunks of other choices overtake a chunk that waits. What concerns all choices, 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from time import perf_counter
@@ -15,7 +16,7 @@ from typing import Any
 from groundwire.server.errors import ApiError
 from groundwire.server.judge import characters
 from groundwire.server.relay import Relay, Ruled, event
-from groundwire.server.render import END
+from groundwire.server.render import END, running_field
 from groundwire.server.shapes import Said, choices_of
 from groundwire.server.upstream import TRUNCATED
 
@@ -93,6 +94,8 @@ class Passing:
         self._last = {name: value for name, value in chunk.items() if name not in ("choices", "usage")}
         self._usage = chunk.get("usage") or self._usage
         ends = self._hear(chunk)
+        if self._order.show.running and chunk.get("choices"):
+            chunk = {**chunk, "choices": [self._with_running(choice) for choice in choices_of(chunk)]}
         if ends:
             self._waiting[asyncio.create_task(self._judge(ends))] = chunk
             return []
@@ -100,6 +103,15 @@ class Passing:
             self._after.append(chunk)
             return []
         return [chunk]
+
+    def _with_running(self, choice: Mapping[str, Any]) -> Mapping[str, Any]:
+        """A choice of a chunk with the score so far, where it says more of the answer, does not end it, and there is
+        one."""
+        shape = self._order.shape
+        said = shape.said(choice)
+        score = self._order.judge.running(said.index) if said.text and not said.finish_reason else None
+        mirror = self._order.show.mirror
+        return choice if score is None else shape.with_field(choice, running_field(score), mirror=mirror)
 
     def _hear(self, chunk: Chunk) -> list[Said]:
         """Keep what a chunk says; the choices that it ends, each with all that was said."""
@@ -135,7 +147,7 @@ class Passing:
         choices = []
         for choice in choices_of(chunk):
             one = ends.get(self._order.shape.said(choice).index)
-            choices.append(self._relay.with_field(choice, one.done) if one else choice)
+            choices.append(self._relay.ended(choice, one) if one else choice)
         return event({**chunk, "choices": choices})
 
     async def _ends(self, failure: ApiError | None) -> list[bytes]:
@@ -149,7 +161,7 @@ class Passing:
         if open_:
             ruled = await self._judge(open_) if failure is None else self._broken(open_)
             self._ruled += ruled
-            choices = [self._relay.with_field(self._order.shape.last(r.done.index, None), r.done) for r in ruled]
+            choices = [self._relay.ended(self._order.shape.last(one.done.index), one) for one in ruled]
             out.append(event({**self._last, "choices": choices}))
         return [*out, END if failure is None else event(failure.to_dict())]
 

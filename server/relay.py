@@ -18,7 +18,7 @@ from starlette.responses import Response
 from groundwire.server.disconnect import ClientGone, EventStream, unless_gone
 from groundwire.server.errors import ApiError, clean
 from groundwire.server.events import Attempt, Done
-from groundwire.server.judge import Judge, characters, foreign
+from groundwire.server.judge import Judge, characters
 from groundwire.server.logs import CLOSED, note, request_id
 from groundwire.server.observer import Observation
 from groundwire.server.policies import FinishReason, Rules, better, rule, try_again
@@ -30,7 +30,6 @@ from groundwire.server.upstream import malformed
 from groundwire.server.verdict_log import Entry
 from groundwire.types import Detection, Verdict
 
-SOURCE = "gateway"  # in metrics and log
 COUNTS = ("prompt_tokens", "completion_tokens", "total_tokens")
 
 
@@ -92,7 +91,7 @@ class Relay:
         except ClientGone:
             return Response(status_code=CLOSED)
         self.record(reply, ruled)
-        body = {**reply, "choices": [self._final(one) for one in ruled]}
+        body = {**reply, "choices": [self.ended(self._worded(one), one) for one in ruled]}
         shown = headers([one.done for one in ruled])
         return Response(dumped(body), media_type="application/json", headers=shown)
 
@@ -115,14 +114,16 @@ class Relay:
         rules = self.order.rules
         if rules is None or detection is None:
             return Ruled(choice, said, Done(said.index, said.text, _finish(said), None, said.text))
-        outcome = rule(rules, said.text, _finish(said), detection)
+        halted = self.order.judge.halted(said.index)
+        outcome = rule(rules, said.text, _finish(said), detection, halted=halted)
         done = Done(said.index, outcome.text, outcome.finish_reason, outcome.verdict, said.text)
         return Ruled(choice, said, replace(done, redactions=outcome.redactions), detection)
 
-    def with_field(self, choice: Mapping[str, Any], done: Done) -> dict[str, Any]:
-        """A choice with its verdict."""
-        show = self.order.show
-        return self.order.shape.with_field(choice, field(done, show), mirror=show.mirror)
+    def ended(self, choice: Mapping[str, Any], one: Ruled) -> dict[str, Any]:
+        """A choice, or the end of one, with why it ends and its verdict."""
+        shape, show = self.order.shape, self.order.show
+        ended = {**choice, "finish_reason": _finish_value(one)}
+        return shape.with_field(ended, field(one.done, show), mirror=show.mirror)
 
     def record(self, reply: Mapping[str, Any], ruled: Sequence[Ruled]) -> None:
         """Count and log what was answered; have it observed where that is due. `reply` has id, model and usage."""
@@ -131,7 +132,7 @@ class Relay:
         self.state.metrics.tokens(prompt=prompt, completion=completion)
         flagged = sum(bool(one.done.verdict and one.done.verdict.flagged) for one in ruled)
         note(self.request, prompt_tokens=prompt, completion_tokens=completion, flagged=flagged)
-        model = reply.get("model") or self.order.given["model"]
+        model = reply.get("model") or self.order.given.get("model")
         model = clean(model) if isinstance(model, str) else ""
         judge, name = self.order.judge, reply.get("id")
         name = clean(name) if isinstance(name, str) and name else judge.name
@@ -139,11 +140,11 @@ class Relay:
             example = replace(judge.example(one.said), id=f"{name}-{one.said.index}")  # the id that the client saw
             verdict, threshold = one.done.verdict, self.order.observe
             if verdict is not None:
-                about = (example.id, SOURCE, verdict, model)
+                about = (example.id, judge.source, verdict, model)
                 record(self.state, Entry(*about, messages=example.messages, response=one.done.answer))
             elif threshold is not None:
-                reason = judge.reason(one.said)
-                self.state.observer.offer(Observation(example, SOURCE, model, threshold, reason, same_model=False))
+                observed = (example, judge.source, model, threshold, judge.reason(one.said))
+                self.state.observer.offer(Observation(*observed, same_model=judge.same_model))
 
     async def _answered(self) -> tuple[dict[str, Any], list[Ruled]]:
         """The upstream's reply, and what is to become of its choices."""
@@ -188,16 +189,11 @@ class Relay:
                 raise malformed("it has no choices")
             (second,) = await self._judged([{**choice, "index": index} for choice in choices])
         except ApiError as error:
-            lost = foreign(order.judge.loop.detector.not_checked("capture_failed", error.message))
-            second = self.rule({}, Said(index, ""), lost)
+            second = self.rule({}, Said(index, ""), order.judge.failed(error.message))
         kept = second if better(_verdict(first), _verdict(second)) else first
         attempts = tuple(Attempt(one.said.text, _verdict(one), one is kept) for one in (first, second))
         verdict = replace(_verdict(kept), action="regenerate")
         return replace(kept, done=replace(kept.done, verdict=verdict, attempts=attempts)), usage
-
-    def _final(self, one: Ruled) -> dict[str, Any]:
-        """A choice as the client gets it, whole."""
-        return self.with_field({**self._worded(one), "finish_reason": _finish_value(one)}, one.done)
 
     def _worded(self, one: Ruled) -> Mapping[str, Any]:
         """The upstream's choice, unless the rules gave it other words: then nothing else of it is left."""
@@ -214,7 +210,7 @@ class Relay:
         envelope["object"] = shape.chunk_object
         nothing = {"usage": None} if show.usage else {}
         for one in ruled:
-            last = self.with_field(shape.last(one.done.index, _finish_value(one)), one.done)
+            last = self.ended(shape.last(one.done.index), one)
             for part in (shape.chunk(self._worded(one)), last):
                 yield event({**envelope, "choices": [part], **nothing})
         if show.usage:
@@ -246,8 +242,8 @@ def _finish(said: Said) -> FinishReason:
 
 def _finish_value(one: Ruled) -> str | None:
     """The upstream's own reason, unless the rules gave another."""
-    withheld = one.done.finish_reason == "content_filter"
-    return "content_filter" if withheld else one.choice.get("finish_reason", one.said.finish_reason)
+    filtered = one.done.finish_reason == "content_filter"
+    return "content_filter" if filtered else one.choice.get("finish_reason", one.said.finish_reason)
 
 
 def _verdict(one: Ruled) -> Verdict:

@@ -80,7 +80,7 @@ class Renderer(ABC):
         """The score so far as a content chunk carries it, where it was asked for and there is one."""
         if not self.show.running or delta.running is None:
             return {}
-        return {FIELD: {"status": "running", "score": delta.running}}
+        return {FIELD: running_field(delta.running)}
 
     def mirrored(self, value: Mapping[str, Any]) -> dict[str, Any]:
         """The field once more, where the client asked for that."""
@@ -171,6 +171,11 @@ def field(done: Done, show: Show) -> dict[str, Any] | None:
             {"text": attempt.text, "kept": attempt.kept, **_summary(attempt.verdict)} for attempt in done.attempts
         ]
     return found
+
+
+def running_field(score: float) -> dict[str, Any]:
+    """The `hallucination` object of a content chunk: the score so far."""
+    return {"status": "running", "score": score}
 
 
 def headers(choices: Sequence[Done]) -> dict[str, str]:

@@ -43,8 +43,8 @@ class Shape(ABC):
         """All of a choice as that of one chunk of a stream, which does not end it."""
 
     @abstractmethod
-    def last(self, index: int, finish_reason: str | None) -> dict[str, Any]:
-        """The choice of a chunk that ends it."""
+    def last(self, index: int) -> dict[str, Any]:
+        """The choice of a chunk that ends it, but for why it ends."""
 
     @abstractmethod
     def mirrored(self, choice: dict[str, Any], value: dict[str, Any]) -> dict[str, Any]:
@@ -79,8 +79,8 @@ class ChatShape(Shape):
         rest = {name: value for name, value in choice.items() if name not in ("message", FIELD)}
         return {**rest, "delta": delta, "finish_reason": None}
 
-    def last(self, index: int, finish_reason: str | None) -> dict[str, Any]:
-        return {"index": index, "delta": {}, "logprobs": None, "finish_reason": finish_reason}
+    def last(self, index: int) -> dict[str, Any]:
+        return {"index": index, "delta": {}, "logprobs": None, "finish_reason": None}
 
     def mirrored(self, choice: dict[str, Any], value: dict[str, Any]) -> dict[str, Any]:
         name = "delta" if "delta" in choice else "message"
@@ -102,8 +102,8 @@ class TextShape(Shape):
     def chunk(self, choice: Mapping[str, Any]) -> dict[str, Any]:
         return {**{name: value for name, value in choice.items() if name != FIELD}, "finish_reason": None}
 
-    def last(self, index: int, finish_reason: str | None) -> dict[str, Any]:
-        return {"index": index, "text": "", "logprobs": None, "finish_reason": finish_reason}
+    def last(self, index: int) -> dict[str, Any]:
+        return {"index": index, "text": "", "logprobs": None, "finish_reason": None}
 
     def mirrored(self, choice: dict[str, Any], value: dict[str, Any]) -> dict[str, Any]:
         return _mirrored(choice, value)

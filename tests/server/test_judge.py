@@ -58,12 +58,34 @@ def test_an_engine_that_fails_is_a_reason(monkeypatch):
     assert (found.status, found.reason) == ("not_checked", "capture_failed")
 
 
+def test_another_model_s_tokens_are_not_seen():
+    async def run(judge: Judge) -> None:
+        assert judge.running(0) is None
+        assert judge.halted(0) is False
+        assert (judge.source, judge.same_model) == ("gateway", False)
+
+    judged(run)
+
+
+def test_answers_of_the_detector_s_own_model_are_not_foreign():
+    class OwnJudge(Judge):
+        same_model = True
+
+    async def run(judge: Judge) -> list[Detection]:
+        own = OwnJudge(judge.loop, judge.name, judge.found, judge.per_prompt)
+        said = [Said(0, "The bridge opened in Tokyo."), Said(1, "", True)]
+        return [*await own.detections(said), own.failed("why"), own.broken_off()]
+
+    assert [found.detector["same_model"] for found in judged(run)] == [True] * 4
+
+
 def test_more_choices_than_were_asked_for_are_refused():
     async def run(judge: Judge) -> None:
         assert judge.asked(5) is NONE
         with pytest.raises(ApiError, match="more choices"):
             judge.asked(6)
         assert judge.broken_off().reason == "capture_failed"
+        assert judge.failed("why").detail == "why"
 
     judged(run, found=[FOUND, NONE])
 

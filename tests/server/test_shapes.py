@@ -68,7 +68,7 @@ def test_a_whole_choice_as_chunks():
         False,
         False,
     )
-    assert ChatShape().last(1, "tool_calls")["finish_reason"] == "tool_calls"
+    assert ChatShape().last(1)["finish_reason"] is None
     assert TextShape().chunk({"index": 0, "text": "a", "finish_reason": "stop", "hallucination": 1}) == {
         "index": 0, "text": "a", "finish_reason": None,
     }  # fmt: skip
