@@ -48,7 +48,7 @@ class Handler:
             yield chunks
 
     async def _answer(self, path: str, body: Mapping[str, Any]) -> Any:
-        follow, self._follow_next = self._follow if not self._asked else None, None
+        follow = None if self._asked else self._follow
         if self._asked and self._follow is not None:
             self._follow.close()
         self._asked = True

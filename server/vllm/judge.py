@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from groundwire.detector import Detector
 from groundwire.engines.vllm.wire import unpack
@@ -18,6 +20,8 @@ from groundwire.server.vllm.visible import Visible, visible
 from groundwire.source import Source
 from groundwire.types import Detection
 
+logger = logging.getLogger(__name__)
+
 ADAPTER = "a LoRA adapter wrote this answer; the detector was trained on the model without"
 
 
@@ -28,11 +32,14 @@ class OwnJudge(Judge):
     follow: the request as it was generated; what it has no rows of is replayed. client: vLLM's engine.
     """
 
+    source: ClassVar[str] = "engine"
+    same_model: ClassVar[bool] = True
+
     follow: Follow
     link: Link
     client: Any
 
-    async def detections(self, answers: list[Said]) -> list[Detection]:
+    async def detections(self, answers: Sequence[Said]) -> list[Detection]:
         """One for each answer. A failure is a reason not to have checked."""
         return list(await asyncio.gather(*(self._detection(said) for said in answers)))
 
@@ -44,10 +51,6 @@ class OwnJudge(Judge):
         """Whether the score so far ended it."""
         choice = self.follow.choice(index)
         return choice is not None and choice.halted
-
-    def broken_off(self) -> Detection:
-        """Of an answer that did not come to its end."""
-        return self.loop.detector.not_checked("capture_failed", "the answer broke off")
 
     async def _detection(self, said: Said) -> Detection:
         detector = self.loop.detector
@@ -61,9 +64,10 @@ class OwnJudge(Judge):
             if found is None:
                 (found,) = await self.loop.score([self.example(said)], admitted=True)
         except ApiError as error:
-            return detector.not_checked("capture_failed", error.message)
+            return self.failed(error.message)
         except Exception as error:  # the answer is there, whatever became of its rows
-            return detector.not_checked("capture_failed", type(error).__name__)
+            logger.exception("an answer was not checked")
+            return self.failed(type(error).__name__)
         return found
 
     async def _own(self, said: Said, choice: Choice) -> Detection | None:

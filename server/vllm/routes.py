@@ -11,15 +11,16 @@ from fastapi import APIRouter, Request
 from starlette.responses import Response
 
 from groundwire.answering import added_by
-from groundwire.conversation import Found
 from groundwire.server.completions import prompts_passages
 from groundwire.server.errors import ApiError
-from groundwire.server.gateway import check_rules, conversed, relayed
+from groundwire.server.gateway import check_rules
 from groundwire.server.judge import Judge
-from groundwire.server.permission import check_choices, given_passages, rules_for
+from groundwire.server.observer import checks_for
+from groundwire.server.permission import check_choices, given_passages
 from groundwire.server.policies import Rules
 from groundwire.server.protocol_gateway import Forwarded, ForwardedChat
-from groundwire.server.shapes import ChatShape, Shape, TextShape
+from groundwire.server.relaying import Asked, read_chat, relayed, sent_body
+from groundwire.server.shapes import ChatShape, TextShape
 from groundwire.server.vllm.follow import Added, Follow
 from groundwire.server.vllm.handler import Handler
 from groundwire.server.vllm.judge import OwnJudge
@@ -45,71 +46,65 @@ class ServedText(Forwarded):
 @router.post("/v1/chat/completions", response_model=None)
 async def chat_completions(body: ServedChat, request: Request) -> Response:
     """Answer a conversation; every choice says whether it stays with the passages in it."""
-    given, found = await conversed(body, request)
-    return await _respond(body, request, ChatShape(), given, [found])
+    return await _respond(body, request, await read_chat(body, request))
 
 
 @router.post("/v1/completions", response_model=None)
 async def completions(body: ServedText, request: Request) -> Response:
     """Complete prompts; every choice says whether it stays with its prompt, or with the passages."""
-    state, given = request.app.state, await request.json()
-    if body.model_extra and body.model_extra.get("echo"):
-        raise ApiError(
-            400, "echo: a repeated prompt cannot be told from the answer; leave it out.", code="unsupported_value"
-        )
+    return await _respond(body, request, await _read_text(body, request))
+
+
+async def _read_text(body: ServedText, request: Request) -> Asked:
+    """Prompts to complete, texts or token ids. Raises ApiError on what cannot be checked."""
+    state, given = request.app.state, await sent_body(request)
+    if given.get("echo"):
+        why = "a repeated prompt cannot be told from the answer; leave it out"
+        raise ApiError(400, f"echo: {why}.", param="echo", code="unsupported_value")
     prompts = _prompts(body.prompt)
     check_choices(len(prompts), body.choices, state.settings)
     texts = await asyncio.to_thread(_texts, prompts, state.detector.tokenizer if state.own else None)
-    passages = given_passages(body.options, state.settings)
-    found = await asyncio.to_thread(prompts_passages, texts, passages)
+    found = await asyncio.to_thread(prompts_passages, texts, given_passages(body.options, state.settings))
     wanted = [one.messages[-1]["content"] for one in found]
     if wanted != texts:
         given["prompt"] = wanted
-    return await _respond(body, request, TextShape(), given, found)
+    return Asked(TextShape(), given, found)
 
 
-async def _respond(
-    body: Forwarded, request: Request, shape: Shape, given: dict[str, Any], found: Sequence[Found]
-) -> Response:
-    state = request.app.state
-    rules = rules_for(body.options, state.settings, state.detector)
-    name = f"vllm-{uuid.uuid4().hex}"
+async def _respond(body: Forwarded, request: Request, asked: Asked) -> Response:
+    state, checks, name = request.app.state, checks_for(body.options, request), f"vllm-{uuid.uuid4().hex}"
+    rules, text = checks.rules, isinstance(asked.shape, TextShape)
     outer = Request({**request.scope, "app": state.vllm_app}, request.receive)
-    if not state.own:
-        if rules is not None:
-            check_rules(rules, body, shape)
-        judge = Judge(state.loop, name, found, body.choices)
-        return await relayed(body, request, shape, given, judge=judge, upstream=Handler(state.vllm, outer, None))
-    if rules is not None and rules.policy == "regenerate" and isinstance(shape, TextShape):
-        check_rules(rules, body, shape)
-    follow = _follow(body, state, shape, rules, found, name)
-    own = OwnJudge(state.loop, name, found, body.choices, follow, state.own.link, state.vllm.engine_client)
-    return await relayed(body, request, shape, given, judge=own, upstream=Handler(state.vllm, outer, follow))
+    if rules is not None and (state.own is None or (text and rules.policy == "regenerate")):
+        check_rules(rules, body, asked.shape)
+    if state.own is None:
+        judge = Judge(state.loop, name, asked.found, body.choices)
+        return await relayed(body, request, asked, checks, judge=judge, upstream=Handler(state.vllm, outer, None))
+    follow = _follow(body, state, asked, rules)
+    client = state.vllm.engine_client
+    own = OwnJudge(state.loop, name, asked.found, body.choices, follow, state.own.link, client)
+    handler = Handler(state.vllm, outer, follow if rules is not None else None)
+    return await relayed(body, request, asked, checks, judge=own, upstream=handler, running=body.options.running)
 
 
-def _follow(
-    body: Forwarded, state: Any, shape: Shape, rules: Rules | None, found: Sequence[Found], name: str
-) -> Follow | None:
-    """How the answers are followed; None where nothing is checked before they go out. Raises ApiError."""
-    if rules is None or state.observer is not None:
-        return None
-    halts = rules.halts if rules.policy == "halt" else None
-    late = state.reasons and isinstance(shape, ChatShape)
-    if late and (halts or body.options.running):
+def _follow(body: Forwarded, state: Any, asked: Asked, rules: Rules | None) -> Follow:
+    """How the answers are followed. Raises ApiError."""
+    halts = rules.halts if rules is not None and rules.policy == "halt" else None
+    running = body.options.running and rules is not None
+    late = state.reasons and isinstance(asked.shape, ChatShape)
+    if late and (halts or running):
         name = "policy" if halts else "running"
         why = "there is no score so far where reasoning is taken out of the answer"
         raise ApiError(400, f"hallucination.{name}: {why}.", param=f"hallucination.{name}", code="unsupported_value")
     added: list[Added] = []
-    if halts or body.options.running:
-        for one in found:
-            example = Example(name, one.messages, "", passages=one.passages)
-            sources = [Source.of(example)] * body.choices
-            added += [added_by(state.detector.artifact.grounding, source) for source in sources]
+    for one in asked.found if halts or running else ():
+        source = Source.of(Example("", one.messages, "", passages=one.passages))
+        added += [added_by(state.detector.artifact.grounding, source) for _ in range(body.choices)]
     return Follow(
         state.own.link,
         state.own.block,
         intercept=state.detector.artifact.scorer.intercept,
-        running=body.options.running,
+        running=running,
         added=added,
         halts=halts,
         late=late,
