@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import threading
 from collections.abc import Iterator
@@ -67,6 +68,20 @@ if TYPE_CHECKING:
     show_default=True,
     help="Activations of each answer (mean and maximum over its tokens), or of each token.",
 )
+@click.option(
+    "--engine",
+    type=click.Choice(["transformers", "vllm"]),
+    default="transformers",
+    show_default=True,
+    help="What runs the model. vLLM is for GPUs; it takes the device it finds.",
+)
+@click.option(
+    "--engine-option",
+    "engine_options",
+    metavar="NAME=VALUE",
+    multiple=True,
+    help="With --engine vllm: an argument of vllm.LLM, such as gpu_memory_utilization=0.8; repeatable.",
+)
 @click.option("--device", metavar="DEVICE", default="cpu", show_default=True, help="Where the model runs: cpu, cuda.")
 @click.option(
     "--dtype", type=click.Choice(DTYPES), default="float32", show_default=True, help="Numbers the model computes with."
@@ -113,6 +128,8 @@ def score(
     long_prompts: str,
     features: str | None,
     features_of: Literal["response", "token"],
+    engine: str,
+    engine_options: tuple[str, ...],
     device: str,
     dtype: str,
     workers: int,
@@ -167,9 +184,11 @@ def score(
         check_features(features, others=[target, *source], overwrite=overwrite, resume=resume)
     if runner == "local" and (ray_address or gpus_per_worker is not None):
         raise click.UsageError("--ray-address and --gpus-per-worker are for --runner ray")
+    _check_engine(engine, engine_options, dtype, runner, workers)
+    given = tuple(_option(each) for each in engine_options)
     try:
         with _terminable(), ExitStack() as stack:
-            recipe = Recipe(artifact, model, device=device, dtype=dtype)
+            recipe = Recipe(artifact, model, device=device, dtype=dtype, engine=engine, engine_options=given)
             here = recipe.load() if runner == "local" and workers == 1 else None
             if threshold is None:
                 threshold = here.threshold if here else recipe.read_threshold()
@@ -206,6 +225,31 @@ def score(
     click.echo(report(summary, target), err=True)
     if summary.invalid:
         raise SystemExit(1)
+
+
+def _check_engine(engine: str, options: tuple[str, ...], dtype: str, runner: str, workers: int) -> None:
+    if engine != "vllm":
+        if options:
+            raise click.UsageError("--engine-option is for --engine vllm")
+        return
+    if dtype == "int8":
+        raise click.UsageError("--dtype int8 is for --engine transformers; vLLM takes --engine-option quantization=...")
+    if runner == "local" and workers > 1:
+        raise click.UsageError(
+            "--workers with --engine vllm: it batches by itself. Use --engine-option tensor_parallel_size=N, "
+            "or --runner ray for an engine on each GPU"
+        )
+
+
+def _option(given: str) -> tuple[str, Any]:
+    """An argument of vllm.LLM: its value as JSON, else as text."""
+    name, equals, value = given.partition("=")
+    if not equals or not name.isidentifier():
+        raise click.UsageError(f"--engine-option {given!r}: expected NAME=VALUE")
+    try:
+        return name, json.loads(value)
+    except ValueError:
+        return name, value
 
 
 class Terminated(KeyboardInterrupt):

@@ -5,19 +5,23 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from groundwire.batch.unit import BatchDetector
 
 if TYPE_CHECKING:
     from groundwire.artifact import Artifact
+    from groundwire.engines.base import Engine
 
 Load = Callable[[], BatchDetector]  # a function of a module, or a `Recipe`: whatever another process can import
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """A detector before it is loaded; the arguments are those of `Detector.from_pretrained`. Calling it loads one."""
+    """A detector before it is loaded; the arguments are those of `Detector.from_pretrained`. Calling it loads one.
+
+    engine: "transformers" or "vllm". engine_options: of `VllmEngine.open`, by name.
+    """
 
     artifact: str | None = None
     model: str | None = None
@@ -25,6 +29,8 @@ class Recipe:
     dtype: str = "float32"
     threshold: float | None = None
     prevalence: float | None = None
+    engine: str = "transformers"
+    engine_options: tuple[tuple[str, Any], ...] = ()
 
     def __call__(self) -> BatchDetector:
         return self.load()
@@ -36,11 +42,17 @@ class Recipe:
         return Detector.from_pretrained(
             self.artifact,
             model=self.model,
+            engine=self._vllm() if self.engine == "vllm" else None,
             device=self.device,
             dtype=self.dtype,
             threshold=self.threshold,
             prevalence=self.prevalence,
         )
+
+    def _vllm(self) -> Engine:
+        from groundwire.engines.vllm.engine import VllmEngine
+
+        return VllmEngine.open(self.artifact, model=self.model, **{"dtype": self.dtype, **dict(self.engine_options)})
 
     def shared(self) -> BatchDetector:
         """As `load`, but a process that asks for the same one again gets the one it has."""

@@ -11,7 +11,7 @@ from fastapi import Request
 from fastapi.exceptions import RequestValidationError
 from pydantic import ValidationError
 
-from groundwire.server.errors import ApiError
+from groundwire.server.errors import ApiError, api_error
 from groundwire.server.vllm.follow import Follow
 
 Chunk = dict[str, Any]
@@ -58,7 +58,7 @@ class Handler:
             else:
                 with follow.current():
                     found = await self._handled(path, body)
-        except (ApiError, RequestValidationError):
+        except ApiError:
             raise
         except Exception as error:
             raise _failed(error) from error
@@ -78,9 +78,8 @@ class Handler:
         try:
             given = Kind.model_validate(dict(body))
         except ValidationError as error:
-            raise RequestValidationError(
-                [{**one, "loc": ("body", *one["loc"])} for one in error.errors()], body=dict(body)
-            ) from None
+            wrong = [{**one, "loc": ("body", *one["loc"])} for one in error.errors()]
+            raise api_error(RequestValidationError(wrong, body=dict(body))) from None
         create = handler.create_chat_completion if chat else handler.create_completion
         return await create(given, self._request)
 

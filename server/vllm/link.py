@@ -42,15 +42,14 @@ class Link:
 
     async def about(self) -> About:
         """The worker that follows. Raises CaptureError where none does."""
-        found = first_of(await self._client.collective_rpc("groundwire_begin"), 0)
-        if not isinstance(found, dict):
+        found = first_of(await self._client.collective_rpc("groundwire_begin"))
+        if found is None:
             raise CaptureError("no worker of vLLM's follows requests", expected="one", remedy="see vLLM's log")
         return About(**found)
 
     async def stats(self) -> dict[str, float]:
         """See `Following.groundwire_stats`."""
-        found = first_of(await self._client.collective_rpc("groundwire_stats"), 0)
-        return found if isinstance(found, dict) else {}
+        return first_of(await self._client.collective_rpc("groundwire_stats")) or {}
 
     async def take(self, takes: Sequence[Take]) -> list[bytes | None]:
         """What the worker found of answers that are over; see `Slots.take`. Raises what the call raises."""
@@ -76,7 +75,8 @@ class Link:
             drops, self._drops = self._drops, []
             try:
                 args = ([asdict(take) for take, _ in takes], drops)
-                found = first_of(await self._client.collective_rpc("groundwire_take", args=args), len(takes))
+                found = first_of(await self._client.collective_rpc("groundwire_take", args=args))
+                found = found or [None] * len(takes)
             except Exception as error:
                 if not takes:
                     logger.warning("requests could not be forgotten: %s", error)

@@ -34,7 +34,7 @@ class VllmEngine:
         self.fingerprint: Mapping[str, str] = identity.fingerprint
         config = llm.llm_engine.model_config
         self.context: int = config.max_model_len - 1  # vLLM generates a token after every prompt
-        self.dtype = str(config.dtype).removeprefix("torch.")
+        self.dtype = f"vllm {str(config.dtype).removeprefix('torch.')}"  # other sums than another engine's
         self._replay = Replay(_Offline(llm))
 
     @classmethod
@@ -142,7 +142,7 @@ class _Offline:
             use_tqdm=False,
         )
         found = self._llm.collective_rpc("groundwire_take", args=([asdict(prompt.take) for prompt in prompts], []))
-        return first_of(found, len(prompts)), tokens_of(outputs)
+        return first_of(found) or [None] * len(prompts), tokens_of(outputs)
 
 
 def sampling(prompt: Prompt) -> Any:
@@ -158,9 +158,9 @@ def sampling(prompt: Prompt) -> Any:
     )
 
 
-def first_of(found: Sequence[Any], count: int) -> list[bytes | None]:
-    """The answer of the worker that follows, of all workers' answers."""
-    return next((one for one in found if one is not None), [None] * count)
+def first_of(found: Sequence[Any]) -> Any:
+    """What the worker that follows says, of all workers' answers; None where none follows."""
+    return next((one for one in found if one is not None), None)
 
 
 def tokens_of(outputs: Sequence[Any]) -> int:
