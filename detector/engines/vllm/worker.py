@@ -55,7 +55,7 @@ class Following:
         vllm_config.additional_config = {**(vllm_config.additional_config or {}), KEY: about}
         self._gw_slots: Slots | None = None
         self._gw_running: RunningFile | None = None
-        self._gw_seconds = {"steps": 0, "capture": 0.0, "pass": 0.0, "failed": 0}
+        self._gw_seconds = {"steps": 0, "capture": 0.0, "pass": 0.0, "failed": 0, "takes": 0, "taking": 0.0}
         super().__init__(vllm_config, *args, **kwargs)
 
     def load_model(self, *args: Any, **kwargs: Any) -> Any:
@@ -126,12 +126,16 @@ class Following:
         """Readouts of answers that are over (see `Slots.take`), and requests to forget."""
         if self._gw_slots is None:
             return None
+        start = perf_counter()
         found = self._gw_slots.take([Take(**take) for take in takes])
         self._gw_slots.drop(drops)
+        self._gw_seconds["takes"] += 1
+        self._gw_seconds["taking"] += perf_counter() - start
         return found
 
     def groundwire_stats(self) -> dict[str, float] | None:
-        """Seconds spent in passes and in following them since the last call, and slots in use."""
+        """Since the last call: steps, seconds of their passes (`pass`) and of following them (`capture`), steps that
+        failed to be followed, calls of `groundwire_take` and their seconds. And how many slots are in use."""
         if self._gw_slots is None:
             return None
         found = {**self._gw_seconds, "slots": len(self._gw_slots)}
