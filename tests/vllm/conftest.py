@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +22,6 @@ import httpx
 import openai
 import pytest
 import torch
-
-pytest.importorskip("vllm", reason="vLLM is not installed here: `make test-vllm` installs it")
 
 CPU = not torch.cuda.is_available()
 LIMITS = {"max_model_len": 2048, "max_num_seqs": 32, "kv_cache_memory_bytes": 1 << 30}
@@ -41,6 +40,13 @@ QUESTIONS = (
     "From how far away can the lamp be seen?",
     "Tell all you know of the lighthouse, and of its keeper's family.",
 )
+
+
+@pytest.fixture(scope="session", autouse=True)
+def installed() -> None:
+    """Skip where there is no vLLM."""
+    if find_spec("vllm") is None:
+        pytest.skip("vLLM is not installed here: `make test-vllm` installs it")
 
 
 def flags(options: dict[str, Any]) -> list[str]:
