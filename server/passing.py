@@ -69,25 +69,29 @@ class Passing:
 
     async def _passed(self, chunks: AsyncGenerator[Chunk]) -> AsyncGenerator[bytes]:
         """Everything but the chunks that still wait when the upstream has said all."""
-        reading = asyncio.ensure_future(_next(chunks))
+        reading: asyncio.Task[Chunk | None] | None = None
         try:
             while True:
-                await asyncio.wait({reading, *self._waiting}, return_when=asyncio.FIRST_COMPLETED)
-                for task in [task for task in self._waiting if task.done()]:
-                    yield self._finished(self._waiting.pop(task), task.result())
-                for chunk in [] if self._waiting else self._drained():
-                    yield event(chunk)
-                if not reading.done():
-                    continue
-                new = reading.result()
+                if reading is None and not self._waiting:
+                    new = await _next(chunks)  # a task for each token would cost more than all else here
+                else:
+                    reading = reading or asyncio.ensure_future(_next(chunks))
+                    await asyncio.wait({reading, *self._waiting}, return_when=asyncio.FIRST_COMPLETED)
+                    for task in [task for task in self._waiting if task.done()]:
+                        yield self._finished(self._waiting.pop(task), task.result())
+                    for chunk in [] if self._waiting else self._drained():
+                        yield event(chunk)
+                    if not reading.done():
+                        continue
+                    new, reading = reading.result(), None
                 if new is None:
                     return
                 for chunk in self._take(new):
                     yield event(chunk)
-                reading = asyncio.ensure_future(_next(chunks))
         finally:
-            reading.cancel()
-            await asyncio.gather(reading, return_exceptions=True)
+            if reading is not None:
+                reading.cancel()
+                await asyncio.gather(reading, return_exceptions=True)
 
     def _take(self, chunk: Chunk) -> list[Chunk]:
         """What of a new chunk goes out at once: itself, or nothing."""

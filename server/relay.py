@@ -226,8 +226,18 @@ def dumped(value: Any) -> bytes:
         return json.dumps(value, separators=(",", ":")).encode()
 
 
+class Sent(dict[str, Any]):
+    """A chunk together with the event it came in, which is passed on as it stands while the chunk is not changed."""
+
+    def __init__(self, chunk: Mapping[str, Any], event: bytes) -> None:
+        super().__init__(chunk)
+        self.event = event
+
+
 def event(value: Mapping[str, Any]) -> bytes:
     """One server-sent event."""
+    if isinstance(value, Sent):
+        return value.event
     return b"data: " + dumped(value) + b"\n\n"
 
 

@@ -12,6 +12,7 @@ from fastapi.exceptions import RequestValidationError
 from pydantic import ValidationError
 
 from groundwire.server.errors import ApiError, api_error
+from groundwire.server.relay import Sent
 from groundwire.server.vllm.follow import Follow
 
 Chunk = dict[str, Any]
@@ -97,7 +98,7 @@ async def _chunks(events: AsyncGenerator[str]) -> AsyncGenerator[Chunk]:
             if chunk.get("error"):
                 error = chunk["error"]
                 raise ApiError(_status(error.get("code")), str(error.get("message")), kind=error.get("type"))
-            yield chunk
+            yield Sent(chunk, event.encode())
 
 
 def _failed(error: Exception) -> ApiError:
