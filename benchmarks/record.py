@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import platform
 import sys
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -13,14 +13,21 @@ LIBRARIES = ("groundwire", "torch", "transformers", "numpy", "interpret-core", "
 
 
 def write(path: Path, figures: dict[str, Any]) -> None:
-    """Write `figures` with the command line, the library versions and the kind of machine beside them."""
+    """Write `figures` with the command line, the versions of the libraries there are and the kind of machine."""
     run = {
         "command": " ".join(["python", *sys.argv]),
-        "versions": {name: version(name) for name in LIBRARIES},
+        "versions": {name: found for name in LIBRARIES if (found := _version(name))},
         "machine": f"{platform.machine()}, {_threads()} torch threads",
     }
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps({**run, **figures}, indent=1) + "\n", encoding="utf-8")
+
+
+def _version(name: str) -> str | None:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None
 
 
 def _threads() -> int:

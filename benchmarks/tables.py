@@ -1,6 +1,6 @@
-"""Renders measured results into README.md, so that no number there is typed by hand.
+"""Renders measured results into README.md and docs/vllm.md, so that no number there is typed by hand.
 
-    python benchmarks/tables.py            # every table of README.md, from benchmarks/results/*.json
+    python benchmarks/tables.py            # every table of these pages, from benchmarks/results/*.json
 
 A table stands between `<!-- table:NAME -->` and `<!-- /table -->`. A results file holds `tables`: for each NAME it adds
 to, a list of rows, each an object from column to value. The rows of all files stand in one table, in the order of the
@@ -18,6 +18,7 @@ from typing import Any
 
 RESULTS = Path(__file__).parent / "results"
 README = Path(__file__).parents[1] / "README.md"
+PAGES = (README, README.parent / "docs" / "vllm.md")
 _TABLE = re.compile(r"(<!-- table:(?P<name>[\w.-]+) -->\n).*?(<!-- /table -->)", re.DOTALL)
 _MARKER = re.compile(r"<!-- /?table\b.*?-->")
 
@@ -57,12 +58,15 @@ def _cell(value: Any) -> str:
 
 
 def main() -> None:
-    """Rewrite README.md where a table is out of date."""
-    before = README.read_text(encoding="utf-8")
-    after = render(before)
-    if after != before:
-        README.write_text(after, encoding="utf-8")
-        print(f"{README.name} was updated")
+    """Rewrite the pages in which a table is out of date."""
+    for page in PAGES:
+        if not page.exists():
+            continue
+        before = page.read_text(encoding="utf-8")
+        after = render(before)
+        if after != before:
+            page.write_text(after, encoding="utf-8")
+            print(f"{page.name} was updated")
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import functools
 import json
 import re
 
@@ -42,12 +43,28 @@ def test_a_table_without_results_is_refused(tables, results):
         tables.render("<!-- table:none -->\n<!-- /table -->", results)
 
 
-def test_the_readme_is_up_to_date(tables):
-    if not tables.README.exists():
-        pytest.skip("there is no README.md yet")
-    text = tables.README.read_text(encoding="utf-8")
+@pytest.mark.parametrize("number", [0, 1])
+def test_the_pages_are_up_to_date(tables, number):
+    page = tables.PAGES[number]
+    if not page.exists():
+        pytest.skip(f"there is no {page.name} yet")
+    if page.name == "vllm.md" and not (tables.RESULTS / "serving-overhead.json").exists():
+        pytest.skip("benchmarks/serving_overhead.py has not been run yet")
+    text = page.read_text(encoding="utf-8")
     assert tables.render(text) == text, "run: python benchmarks/tables.py"
     assert len(re.findall("<!-- table:", text)) == len(re.findall("<!-- /table -->", text))
+
+
+def test_main_rewrites_the_pages_that_are_out_of_date(tables, results, tmp_path, monkeypatch, capsys):
+    page = tmp_path / "page.md"
+    page.write_text("<!-- table:two -->\n<!-- /table -->\n")
+    monkeypatch.setattr(tables, "PAGES", (page, tmp_path / "absent.md"))
+    monkeypatch.setattr(tables, "render", functools.partial(tables.render, results=results))
+    tables.main()
+    assert "| a\\|b |" in page.read_text()
+    assert "page.md" in capsys.readouterr().out
+    tables.main()
+    assert capsys.readouterr().out == ""
 
 
 def test_every_results_file_says_what_made_it(tables):
