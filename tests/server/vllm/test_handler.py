@@ -12,7 +12,7 @@ import pytest
 from fastapi import Request
 
 from groundwire.server.errors import ApiError
-from groundwire.server.relay import Answerer
+from groundwire.server.relay import Answerer, event
 from groundwire.server.vllm.follow import Follow, FollowingClient
 from groundwire.server.vllm.handler import Handler
 from tests.server.vllm.conftest import (
@@ -73,8 +73,8 @@ def streamed(*events: str) -> list[Any]:
 
 
 async def sent(*events: str) -> AsyncGenerator[str]:
-    for event in events:
-        yield event
+    for one in events:
+        yield one
 
 
 # -- replies
@@ -102,6 +102,7 @@ def test_the_events_of_a_stream_are_its_chunks():
     found = streamed('data: {"a": 1}\n\n', *noise, 'data:{"b": "é"}\n\n', "data: [DONE]\n\n", 'data: {"c": 1}\n\n')
     assert found == [{"a": 1}, {"b": "é"}]
     assert streamed('data: {"a": 1}\n\n') == [{"a": 1}]
+    assert [event(chunk) for chunk in found] == [b'data: {"a": 1}\n\n', 'data:{"b": "é"}\n\n'.encode()]  # as they came
 
 
 def test_leaving_a_stream_ends_it():
