@@ -23,6 +23,8 @@ import openai
 import pytest
 import torch
 
+from tests.conftest import CHAT_TEMPLATE, TINY_CONTEXT, VOCABULARY, _save, _tiny_tokenizer
+
 CPU = not torch.cuda.is_available()
 LIMITS = {"max_model_len": 2048, "max_num_seqs": 32, "kv_cache_memory_bytes": 1 << 30}
 OPTIONS: dict[str, Any] = {"dtype": "float32", **LIMITS, **({"enforce_eager": True} if CPU else {})}
@@ -162,3 +164,31 @@ def messages(number: int) -> list[dict[str, str]]:
     passages = "\n\n".join(f"Passage {i}: {text}" for i, text in enumerate(PASSAGES * (1 + number % 4), 1))
     question = QUESTIONS[number % len(QUESTIONS)]
     return [{"role": "user", "content": f"Answer from the passages.\n\n{passages}\n\nQuestion {number}: {question}"}]
+
+
+@pytest.fixture(scope="session")
+def gemma(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A random Gemma-2 (d_model 64, 4 layers: sliding windows, soft caps, norms around each block)."""
+    from transformers import Gemma2Config, Gemma2ForCausalLM
+
+    tokenizer = _tiny_tokenizer(CHAT_TEMPLATE)
+    config = Gemma2Config(
+        vocab_size=VOCABULARY,
+        hidden_size=64,
+        intermediate_size=128,
+        num_hidden_layers=4,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        head_dim=32,
+        query_pre_attn_scalar=32,
+        sliding_window=64,
+        max_position_embeddings=TINY_CONTEXT,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+        initializer_range=0.1,
+    )
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = Gemma2ForCausalLM(config)
+    return _save(tmp_path_factory.mktemp("gemma") / "tiny-gemma2", model, tokenizer)

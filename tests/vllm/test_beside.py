@@ -12,8 +12,8 @@ from tests.vllm.conftest import Server, messages, ours
 
 
 @pytest.fixture(scope="module")
-def server(serve: Callable[..., Server], tiny_llama_folder: Path) -> Server:
-    return serve(tiny(tiny_llama_folder))
+def server(serve: Callable[..., Server], gemma: Path) -> Server:
+    return serve(tiny(gemma))
 
 
 def tiny(folder: Path) -> list[str]:
@@ -26,12 +26,12 @@ def ask(server: Server, **more):
     return server.client.chat.completions.create(model="tiny", messages=question, max_tokens=12, **more)
 
 
-def test_the_start_says_so_and_how_a_detector_is_trained(server, tiny_llama_folder):
+def test_the_start_says_so_and_how_a_detector_is_trained(server, gemma):
     said = server.log.read_text(encoding="utf-8", errors="replace")
     assert "no detector fits" in said
     assert "was trained with another tokenizer" in said
     assert "judges them; `detector.same_model` is false" in said
-    assert f"groundwire train sae TEXT.jsonl -o dictionary --model {tiny_llama_folder}" in said
+    assert f"groundwire train sae TEXT.jsonl -o dictionary --model {gemma}" in said
     assert "groundwire train detector LABELLED.jsonl" in said
 
 

@@ -11,14 +11,14 @@ import pytest
 
 from groundwire.detector import Detector
 from groundwire.engines.base import Asked
-from groundwire.prompts import render, tokenize_response
 from tests.vllm.conftest import Server, messages, ours, stock
 
 FLAGS = (
     "--structured-outputs-config",
-    json.dumps({"reasoning_parser": "deepseek_r1", "enable_in_reasoning": True}),
+    json.dumps({"reasoning_parser": "granite", "enable_in_reasoning": True}),
 )
-THOUGHT, ANSWER = "<think>\nThe passage names the builder.\n</think>\n\n", "It was built by Ana Dias in 1889."
+THOUGHT = "Here is my thought process: The passage names the builder. Here is my response:"
+ANSWER = " It was built by Ana Dias in 1889."
 
 
 @pytest.fixture(scope="module")
@@ -47,16 +47,17 @@ def ask(server: Server, **more: Any) -> Any:
 def test_only_the_answer_is_judged(server, plain):
     mine, theirs = ask(server).choices[0], ask(plain).choices[0]
     assert mine.message.content == theirs.message.content
-    assert mine.message.content.strip() == ANSWER
+    assert mine.message.content.strip() == ANSWER.strip()
     assert mine.message.reasoning == theirs.message.reasoning
     found = mine.model_extra["hallucination"]
     assert found["status"] == "checked"
     reference = Detector.from_pretrained()
-    prompt = render(reference.tokenizer, messages(0))
-    thought = [token.id for token in tokenize_response(reference.tokenizer, THOUGHT)]
-    said = [token.id for token in tokenize_response(reference.tokenizer, ANSWER)]
-    ((readout,),) = reference.engine.replay([Asked([*prompt, *thought], [said])], reference.artifact.scorer)
-    assert found["logit"] - _grounding(found) == pytest.approx(readout.logit, abs=0.05)
+    reply = ask(server, extra={"return_token_ids": True})
+    prompt, ids = reply.model_extra["prompt_token_ids"], reply.choices[0].model_extra["token_ids"]
+    thought = next(n for n in range(len(ids)) if reference.tokenizer.decode(ids[:n]) == THOUGHT)
+    said = ids[thought:-1] if ids[-1] == reference.tokenizer.eos_token_id else ids[thought:]
+    ((readout,),) = reference.engine.replay([Asked([*prompt, *ids[:thought]], [said])], reference.artifact.scorer)
+    assert found["logit"] - found["shares"]["grounding"] == pytest.approx(readout.logit, abs=1e-3)
 
 
 def test_a_stream_has_the_same_verdict(server):
@@ -71,22 +72,7 @@ def test_a_stream_has_the_same_verdict(server):
     assert last["score"] == pytest.approx(whole.model_extra["hallucination"]["score"], abs=1e-3)
 
 
-def test_an_answer_that_is_all_reasoning_claims_nothing(server):
-    reply = server.client.chat.completions.create(
-        model=server.model,
-        messages=messages(0),
-        temperature=0,
-        max_tokens=8,  # type: ignore[arg-type]
-    )
-    found = reply.choices[0].model_extra["hallucination"]
-    assert (found["status"], found["reason"]) == ("not_checked", "empty_response")
-
-
 @pytest.mark.parametrize("options", [{"running": True}, {"policy": "halt"}])
 def test_there_is_no_score_so_far(server, options):
     with pytest.raises(openai.BadRequestError, match="reasoning is taken out"):
         ask(server, extra={"hallucination": options})
-
-
-def _grounding(found: dict[str, Any]) -> float:
-    return found["shares"]["grounding"]

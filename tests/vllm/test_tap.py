@@ -17,44 +17,14 @@ from groundwire.engines.reader import load_reader
 from groundwire.engines.transformers import TransformersEngine
 from groundwire.engines.vllm.engine import VllmEngine
 from groundwire.types import Example
-from tests.conftest import CHAT_TEMPLATE, VOCABULARY, _save, _tiny_tokenizer
 from tests.detector.tiny import random_artifact
-from tests.vllm.conftest import CPU
+from tests.vllm.conftest import CPU, TINY_CONTEXT
 
-CONTEXT = 256
 ANSWERS = (
     "It was built in 1889.",
     "41 metres high, the keeper's log says.",
-    "The passages do not say when it was built.",
+    "Its builder came from Lisbon.",
 )
-
-
-@pytest.fixture(scope="module")
-def gemma(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A random Gemma-2 (d_model 64, 4 layers: sliding windows, soft caps, norms around each block)."""
-    from transformers import Gemma2Config, Gemma2ForCausalLM
-
-    tokenizer = _tiny_tokenizer(CHAT_TEMPLATE)
-    config = Gemma2Config(
-        vocab_size=VOCABULARY,
-        hidden_size=64,
-        intermediate_size=128,
-        num_hidden_layers=4,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        head_dim=32,
-        query_pre_attn_scalar=32,
-        sliding_window=64,
-        max_position_embeddings=CONTEXT,
-        bos_token_id=tokenizer.bos_token_id,
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
-        initializer_range=0.1,
-    )
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        model = Gemma2ForCausalLM(config)
-    return _save(tmp_path_factory.mktemp("gemma") / "tiny-gemma2", model, tokenizer)
 
 
 @pytest.fixture(scope="module")
@@ -70,7 +40,7 @@ def artifact(reference: TransformersEngine, tmp_path_factory: pytest.TempPathFac
 
 
 def options() -> dict[str, Any]:
-    return {"dtype": "float32", "max_model_len": CONTEXT, "max_num_seqs": 8, "kv_cache_memory_bytes": 64 << 20}
+    return {"dtype": "float32", "max_model_len": TINY_CONTEXT, "max_num_seqs": 8, "kv_cache_memory_bytes": 64 << 20}
 
 
 @pytest.fixture(scope="module")
@@ -114,7 +84,7 @@ def test_compiled_too(gemma, artifact, reference, tmp_path):
         "if __name__ == '__main__':\n"
         f"    engine = VllmEngine.open({str(artifact)!r}, model={str(gemma)!r}, **options())\n"
         f"    found = Detector.from_pretrained({str(artifact)!r}, engine=engine).score_batch(rows())\n"
-        "    print('SCORES', [one.score for one in found])\n"
+        "    print('SCORES', [one.score for one in found], [one.detail for one in found])\n"
     )
     script = tmp_path / "compiled.py"
     script.write_text(code, encoding="utf-8")
