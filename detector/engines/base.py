@@ -60,8 +60,12 @@ class Engine(Protocol):
     fingerprint: Mapping[str, str]
     hookpoint: str
     context: int
-    tokenizer: Any
-    tokens_read: int
+
+    @property
+    def tokenizer(self) -> Any: ...
+
+    @property
+    def tokens_read(self) -> int: ...
 
     def begin(self, scorer: Scorer) -> Generation:
         """A generation without requests yet."""

@@ -72,7 +72,7 @@ class Handler:
         if chat:
             from vllm.entrypoints.openai.chat_completion.protocol import ChatCompletionRequest as Kind
         else:
-            from vllm.entrypoints.openai.completion.protocol import CompletionRequest as Kind  # type: ignore[assignment]
+            from vllm.entrypoints.openai.completion.protocol import CompletionRequest as Kind
         handler = getattr(self._state, "openai_serving_chat" if chat else "openai_serving_completion", None)
         if handler is None:
             raise ApiError(501, "The model does not support this API.", code="not_supported")

@@ -132,7 +132,7 @@ def _publish(registry: Any) -> None:
         def collect(self) -> Any:
             return [family for family in registry.collect() if family.name.startswith("groundwire")]
 
-    prometheus_client.REGISTRY.register(Ours())  # type: ignore[arg-type]
+    prometheus_client.REGISTRY.register(Ours())
 
 
 def _logger() -> Any:

@@ -196,7 +196,12 @@ class Slots:
         """Lay rows aside, or fold them at once where their answer is whole already."""
         if any(followed.aside + new > ROOM for followed, new in owners if not followed.wish.replay):
             self._settle(self._named.values())
-        slots, places, index, whole, at_once, offset = [], [], [], [], [], 0
+        slots: list[int] = []
+        places: list[int] = []
+        index: list[int] = []
+        whole: list[tuple[_Followed, int]] = []
+        at_once: list[int] = []
+        offset = 0
         for followed, new in owners:
             mine = range(offset, offset + new)
             offset += new
@@ -234,7 +239,9 @@ class Slots:
 
     def _fold(self, owners: Sequence[tuple[_Followed, int]], features: Tensor) -> None:
         """Fold rows of several choices, or keep them until it is known which of them belong to the answer."""
-        slots, index, offset = [], [], 0
+        slots: list[int] = []
+        index: list[int] = []
+        offset = 0
         for followed, count in owners:
             if followed.wish.keep or followed.wish.features:
                 followed.kept.append(features[offset : offset + count])

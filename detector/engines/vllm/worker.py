@@ -56,7 +56,7 @@ class Following:
         self._gw_slots: Slots | None = None
         self._gw_running: RunningFile | None = None
         self._gw_seconds = {"steps": 0, "capture": 0.0, "pass": 0.0, "failed": 0, "takes": 0, "taking": 0.0}
-        super().__init__(vllm_config, *args, **kwargs)
+        super().__init__(vllm_config, *args, **kwargs)  # type: ignore[call-arg]
 
     def load_model(self, *args: Any, **kwargs: Any) -> Any:
         """Load the model, open the tap, and make room for the requests."""
