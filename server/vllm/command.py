@@ -69,7 +69,9 @@ def run(arguments: Sequence[str], settings: Settings) -> None:
     command, variables = vllm_command(arguments, settings)
     click.echo(f"Starting: {' '.join(command[1:])}", err=True)
     sys.stderr.flush()
-    os.execve(command[0], command, {**os.environ, **variables})
+    theirs = {PREFIX + name.upper() for name in FORWARDED}  # flags by now
+    kept = {name: value for name, value in os.environ.items() if name not in theirs}
+    os.execve(command[0], command, {**kept, **variables})
 
 
 def _model(arguments: Sequence[str]) -> tuple[str | None, list[str]]:
@@ -84,13 +86,19 @@ def _served(model: str | None, rest: Sequence[str], settings: Settings) -> tuple
     artifact = read_artifact(settings)
     named = settings.detector is not None
     try:
-        found = identify(model, trust_remote_code="--trust-remote-code" in rest)
+        found = identify(
+            model,
+            revision=_value(rest, "--revision"),
+            tokenizer=_value(rest, "--tokenizer"),
+            chat_template=_template(_value(rest, "--chat-template")),
+            trust_remote_code="--trust-remote-code" in rest,
+        )
     except GroundwireError as error:
         if model is None or named:
             raise
         click.echo(f"groundwire: {error.given}", err=True)
         return model, []
-    if why := differs(artifact, found, _width(found, artifact)):
+    if why := differs(artifact, found, _width(found, artifact, "--trust-remote-code" in rest)):
         if named:
             raise ArtifactError(
                 why, expected=f"a detector of {found.id}", remedy=f"train one, or serve {artifact.model}"
@@ -100,10 +108,26 @@ def _served(model: str | None, rest: Sequence[str], settings: Settings) -> tuple
     return found.source, [] if "--worker-cls" in rest else ["--worker-cls", WORKER]
 
 
-def _width(found: Identity, artifact: Artifact) -> int:
+def _value(rest: Sequence[str], name: str) -> str | None:
+    """What a flag of vLLM's is set to."""
+    for i, part in enumerate(rest):
+        spelled, equals, value = part.partition("=")
+        if spelled.replace("_", "-") == name:
+            return value if equals else rest[i + 1] if i + 1 < len(rest) else None
+    return None
+
+
+def _template(given: str | None) -> str | None:
+    """A chat template: vLLM takes a file, or the template itself."""
+    if given is None or not Path(given).is_file():
+        return given
+    return Path(given).read_text(encoding="utf-8")
+
+
+def _width(found: Identity, artifact: Artifact, trusted: bool) -> int:
     from transformers import AutoConfig
 
-    config = AutoConfig.from_pretrained(found.source, trust_remote_code=False).get_text_config()
+    config = AutoConfig.from_pretrained(found.source, trust_remote_code=trusted).get_text_config()
     return getattr(config, "hidden_size", None) or artifact.scorer.encoder.weight.shape[1]
 
 

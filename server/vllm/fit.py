@@ -59,9 +59,7 @@ class Model:
         own = config.tokenizer if config.tokenizer != config.model else None
         template = getattr(args, "chat_template", None)
         if template is not None:
-            from vllm.renderers.chat_utils import load_chat_template
-
-            template = load_chat_template(template)
+            template = _template(template)
         return cls(
             config.model, config.revision, own, template, config.get_hidden_size(), bool(config.trust_remote_code)
         )
@@ -141,6 +139,21 @@ async def fit(client: Any, args: Any, settings: Settings) -> Own | Beside:
     threshold = threshold_for(artifact.thresholds, target) if settings.threshold is None else settings.threshold
     block = RunningBlock(about.running, about.block) if about.running else None
     return Own(Detector(artifact, engine, threshold=threshold), link, block)
+
+
+def _template(given: Any) -> str | None:
+    """A chat template as vLLM reads it. Raises InputError."""
+    from vllm.renderers.chat_utils import load_chat_template
+
+    try:
+        found: str | None = load_chat_template(given)
+    except Exception as error:
+        raise InputError(
+            f"the chat template cannot be read: {error}",
+            expected="a file, or a template in one line",
+            remedy="correct --chat-template",
+        ) from error
+    return found
 
 
 def training_commands(model: str) -> str:

@@ -74,6 +74,7 @@ class Asked:
 
     key: str
     plain: bool
+    late: bool  # reasoning comes before the answer
     foreign: bool  # answered with a LoRA adapter: not the model that the detector was trained on
     choices: list[Choice] = field(default_factory=list)
     ids: list[int] = field(default_factory=list)
@@ -149,13 +150,13 @@ class Follow:
         """vLLM's `generate`, followed."""
         foreign = more.get("lora_request") is not None
         plain = isinstance(prompt, dict) and prompt.get("type") == "token"
-        asked = Asked(uuid.uuid4().hex, plain, foreign)
+        asked = Asked(uuid.uuid4().hex, plain, self._late, foreign)
         self._asked.append(asked)
         places = self._block.lend(params.n) if self._running and self._block and not self._late else ()
         asked.choices = [Choice(asked, i, places[i] if places else None) for i in range(params.n)]
         if not foreign:
             held = max((len(text.encode()) + AHEAD for text in _strings(params.stop)), default=1)
-            late = self._late or held > ROOM // 2
+            late = self._late or held > ROOM // 2 or (held > 1 and bool(places))  # the score so far waits for no row
             wish = Wish(asked.key, choices=params.n, hold=1 if late else held, keep=late, running=places)
             params.extra_args = {**(params.extra_args or {}), **wish.to_args()}
         outputs = self._heard(asked, client, prompt, params, request_id, args, more)
@@ -219,7 +220,7 @@ class Follow:
         return True
 
     def _score(self, choice: Choice) -> float | None:
-        if choice.place is None or self._block is None:
+        if choice.place is None or self._block is None or choice.asked not in self._asked:
             return None
         total = self._block.read(choice.place, tag(choice.asked.key))
         if total is None:

@@ -18,7 +18,7 @@ from groundwire.server.vllm.link import Link
 from groundwire.server.vllm.scoring import Scoring
 from groundwire.server.vllm.visible import Visible, visible
 from groundwire.source import Source
-from groundwire.types import Detection
+from groundwire.types import Detection, Reason
 
 logger = logging.getLogger(__name__)
 
@@ -29,7 +29,8 @@ ADAPTER = "a LoRA adapter wrote this answer; the detector was trained on the mod
 class OwnJudge(Judge):
     """As `Judge`, for a model that the detector belongs to.
 
-    follow: the request as it was generated; what it has no rows of is replayed. client: vLLM's engine.
+    follow: the request as it was generated; what it has no rows of is replayed. client: vLLM's engine. foreign: a LoRA
+    adapter answers, which is another model.
     """
 
     source: ClassVar[str] = "engine"
@@ -38,10 +39,17 @@ class OwnJudge(Judge):
     follow: Follow
     link: Link
     client: Any
+    foreign: bool = False
 
     async def detections(self, answers: Sequence[Said]) -> list[Detection]:
         """One for each answer. A failure is a reason not to have checked."""
         return list(await asyncio.gather(*(self._detection(said) for said in answers)))
+
+    def reason(self, said: Said) -> Reason | None:
+        """Why a choice is not to be checked; None where it is."""
+        choice = self.follow.choice(said.index)
+        foreign = self.foreign or (choice is not None and choice.asked.foreign)
+        return super().reason(said) or ("model_mismatch" if foreign else None)
 
     def running(self, index: int) -> float | None:
         """The score so far."""
@@ -55,10 +63,8 @@ class OwnJudge(Judge):
     async def _detection(self, said: Said) -> Detection:
         detector = self.loop.detector
         if (reason := self.reason(said)) is not None:
-            return detector.not_checked(reason)
+            return detector.not_checked(reason, ADAPTER if reason == "model_mismatch" else None)
         choice = self.follow.choice(said.index)
-        if choice is not None and choice.asked.foreign:
-            return detector.not_checked("model_mismatch", ADAPTER)
         try:
             found = await self._own(said, choice) if choice is not None else None
             if found is None:
@@ -84,6 +90,8 @@ class OwnJudge(Judge):
                 return None
             if not (choice.asked.plain and await finish(self.client, choice)):
                 tokens = tokens[:-1]  # it was never read; what came before it was
+                if not tokens:
+                    return None
         (data,) = await self.link.take([take(choice, len(tokens), seen.skip)])
         if data is None:
             return None
@@ -91,7 +99,7 @@ class OwnJudge(Judge):
 
 
 def _visible(detector: Detector, choice: Choice, text: str) -> Visible | None:
-    return visible(detector.tokenizer, choice.visible, text)
+    return visible(detector.tokenizer, choice.visible, text, last=choice.asked.late)
 
 
 def _detected(detector: Detector, data: bytes, text: str, tokens: Any, source: Source) -> Detection:

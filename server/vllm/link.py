@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -47,7 +48,7 @@ class Link:
             raise CaptureError("no worker of vLLM's follows requests", expected="one", remedy="see vLLM's log")
         return About(**found)
 
-    async def stats(self) -> dict[str, float]:
+    async def stats(self) -> dict[str, Any]:
         """See `Following.groundwire_stats`."""
         return first_of(await self._client.collective_rpc("groundwire_stats")) or {}
 
@@ -57,7 +58,7 @@ class Link:
         waiting = [(take, loop.create_future()) for take in takes]
         self._takes += waiting
         self._call()
-        return [await future for _, future in waiting]
+        return await asyncio.gather(*(future for _, future in waiting))
 
     def drop(self, keys: Sequence[str]) -> None:
         """Have the worker forget requests, at its next call."""
@@ -66,8 +67,10 @@ class Link:
             self._call()
 
     def _call(self) -> None:
-        if self._calling is None or self._calling.done():
-            self._calling = asyncio.create_task(self._calls())
+        with suppress(RuntimeError):  # no event loop: nothing runs any more
+            loop = asyncio.get_running_loop()
+            if self._calling is None or self._calling.done():
+                self._calling = loop.create_task(self._calls())
 
     async def _calls(self) -> None:
         while self._takes or self._drops:
@@ -75,8 +78,8 @@ class Link:
             drops, self._drops = self._drops, []
             try:
                 args = ([asdict(take) for take, _ in takes], drops)
-                found = first_of(await self._client.collective_rpc("groundwire_take", args=args))
-                found = found or [None] * len(takes)
+                answer = first_of(await self._client.collective_rpc("groundwire_take", args=args))
+                found = list(zip(takes, answer or [None] * len(takes), strict=True))
             except Exception as error:
                 if not takes:
                     logger.warning("requests could not be forgotten: %s", error)
@@ -84,6 +87,6 @@ class Link:
                     if not future.done():
                         future.set_exception(error)
                 continue
-            for (_, future), data in zip(takes, found, strict=True):
+            for (_, future), data in found:
                 if not future.done():
                     future.set_result(data)

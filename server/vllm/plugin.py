@@ -18,7 +18,7 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from groundwire.engines.vllm.refusals import TESTED
-from groundwire.errors import CaptureError
+from groundwire.errors import CaptureError, InputError
 from groundwire.server import detect
 from groundwire.server.app import create_app, load_detector, serving
 from groundwire.server.settings import Settings
@@ -60,6 +60,12 @@ class Plugin:
         ours.vllm, ours.own = state, None
         ours.reasons = bool(engine_client.vllm_config.structured_outputs_config.reasoning_parser)
         found = await fit(engine_client, args, settings)
+        if settings.policy == "halt" and (isinstance(found, Beside) or ours.reasons):
+            raise InputError(
+                "policy 'halt' where there is no score so far",
+                expected="a detector of the served model, and no --reasoning-parser",
+                remedy="choose another policy",
+            )
         if isinstance(found, Beside):
             ours.detector = await asyncio.to_thread(load_detector, settings)
             _tell_beside(found, ours.detector, engine_client.model_config.model, say)

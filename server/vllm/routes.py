@@ -63,10 +63,13 @@ async def _read_text(body: ServedText, request: Request) -> Asked:
         raise ApiError(400, f"echo: {why}.", param="echo", code="unsupported_value")
     prompts = _prompts(body.prompt)
     check_choices(len(prompts), body.choices, state.settings)
-    texts = await asyncio.to_thread(_texts, prompts, state.detector.tokenizer if state.own else None)
+    texts = await asyncio.to_thread(_texts, prompts, state.vllm.engine_client.renderer.tokenizer)
     found = await asyncio.to_thread(prompts_passages, texts, given_passages(body.options, state.settings))
     wanted = [one.messages[-1]["content"] for one in found]
     if wanted != texts:
+        if any(not isinstance(prompt, str) for prompt in prompts):
+            why = "they do not stand in the prompt, and nothing is put into one of token ids: write them into it"
+            raise ApiError(400, f"hallucination.passages: {why}.", param="hallucination.passages", code="invalid_value")
         given["prompt"] = wanted
     return Asked(TextShape(), given, found)
 
@@ -81,8 +84,9 @@ async def _respond(body: Forwarded, request: Request, asked: Asked) -> Response:
         judge = Judge(state.loop, name, asked.found, body.choices)
         return await relayed(body, request, asked, checks, judge=judge, upstream=Handler(state.vllm, outer, None))
     follow = _follow(body, state, asked, rules)
-    client = state.vllm.engine_client
-    own = OwnJudge(state.loop, name, asked.found, body.choices, follow, state.own.link, client)
+    client, adapters = state.vllm.engine_client, state.vllm.openai_serving_models.lora_requests
+    foreign = body.model in adapters
+    own = OwnJudge(state.loop, name, asked.found, body.choices, follow, state.own.link, client, foreign)
     handler = Handler(state.vllm, outer, follow if rules is not None else None)
     return await relayed(body, request, asked, checks, judge=own, upstream=handler, running=body.options.running)
 
@@ -118,10 +122,12 @@ def _prompts(prompt: Any) -> list[Any]:
 
 
 def _texts(prompts: Sequence[Any], tokenizer: Any) -> list[str]:
-    """What prompts say; nothing where they are token ids that only vLLM can read."""
-    found = []
-    for prompt in prompts:
-        ids = isinstance(prompt, list) and all(isinstance(token, int) and token >= 0 for token in prompt)
-        text = tokenizer.decode(prompt, skip_special_tokens=True) if ids and tokenizer is not None else ""
-        found.append(prompt if isinstance(prompt, str) else text)
-    return found
+    """What prompts say; nothing where vLLM will say what is wrong with them."""
+    return [prompt if isinstance(prompt, str) else _decoded(prompt, tokenizer) for prompt in prompts]
+
+
+def _decoded(ids: Any, tokenizer: Any) -> str:
+    if not isinstance(ids, list) or not all(isinstance(one, int) and 0 <= one < len(tokenizer) for one in ids):
+        return ""
+    text: str = tokenizer.decode(ids, skip_special_tokens=True)
+    return text

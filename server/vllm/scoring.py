@@ -86,7 +86,7 @@ class Scoring:
     def __init__(self, detector: Detector, *, max_queue: int) -> None:
         self.detector, self.max_queue = detector, max_queue
         self._pool = ThreadPoolExecutor(THREADS, thread_name_prefix="groundwire")
-        self._under_way, self._stopped = 0, False
+        self._under_way, self._stopping, self._stopped = 0, False, False
 
     @property
     def waiting(self) -> int:
@@ -101,28 +101,36 @@ class Scoring:
 
     async def stop(self, seconds: float) -> None:
         """Take no more work; what is under way gets so many seconds."""
-        self._stopped = True
+        self._stopping = True
         for _ in range(round(seconds * 20)):
             if not self._under_way:
                 break
             await asyncio.sleep(0.05)
+        self._stopped = True
         self._pool.shutdown(wait=False, cancel_futures=True)
 
     async def score(self, examples: Sequence[Example], *, admitted: bool = False) -> list[Detection]:
         """Detections of answers that exist, in order. Raises QueueFull, Stopping, EngineFailed."""
         if not examples:
             return []
-        if self._stopped:
+        if self._stopped or (self._stopping and not admitted):
             raise Stopping
         if not admitted and self._under_way >= self.max_queue:
             raise QueueFull(1)
         return await self.run(self._scores, examples)
 
     async def run(self, work: Any, *args: Any) -> Any:
-        """The result of `work(*args)`, in a thread. Raises EngineFailed where that fails."""
+        """The result of `work(*args)`, in a thread. Raises EngineFailed where it fails, Stopping where it never ran."""
+        if self._stopped:
+            raise Stopping
         self._under_way += 1
+        future = asyncio.get_running_loop().run_in_executor(self._pool, work, *args)
         try:
-            return await asyncio.get_running_loop().run_in_executor(self._pool, work, *args)
+            return await future
+        except asyncio.CancelledError:
+            if future.cancelled() and self._stopped:
+                raise Stopping from None
+            raise
         except GroundwireError:
             raise
         except Exception:

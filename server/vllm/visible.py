@@ -19,21 +19,22 @@ class Visible:
     skip: int = 0
 
 
-def visible(tokenizer: Any, ids: Sequence[int], text: str) -> Visible | None:
+def visible(tokenizer: Any, ids: Sequence[int], text: str, *, last: bool = False) -> Visible | None:
     """The tokens of `text` among `ids`; None where it is not part of what they say.
 
     What vLLM's parsers leave out (reasoning, white space around it) may stand before and after it. A token of which a
-    part is visible counts.
+    part is visible counts. last: the text is the last place that says so, not the first: reasoning comes before it.
     """
-    known = tokenize_response(tokenizer, text)
-    if [token.id for token in known] == list(ids[: len(known)]):  # as nearly always: one call says it all
-        return Visible(tuple(known))
+    if not last:
+        known = tokenize_response(tokenizer, text)
+        if [token.id for token in known] == list(ids[: len(known)]):  # as nearly always: one call says it all
+            return Visible(tuple(known))
     stream = TextStream(tokenizer)
     tokens: list[Token] = []
     for token_id in ids:
         tokens += stream.push(token_id)[1]
     tokens += stream.close()[1]
-    start = 0 if stream.text.startswith(text) else stream.text.rfind(text)
+    start = 0 if stream.text.startswith(text) and not last else stream.text.rfind(text)
     if start < 0:
         return None
     end = start + len(text)

@@ -238,14 +238,17 @@ class Slots:
             followed.aside -= count
 
     def _fold(self, owners: Sequence[tuple[_Followed, int]], features: Tensor) -> None:
-        """Fold rows of several choices, or keep them until it is known which of them belong to the answer."""
+        """Fold rows of several choices, or keep them until it is known which of them belong to the answer.
+
+        Those that are kept are folded as well where a score so far is wanted, and once more at the end.
+        """
         slots: list[int] = []
         index: list[int] = []
         offset = 0
         for followed, count in owners:
             if followed.wish.keep or followed.wish.features:
                 followed.kept.append(features[offset : offset + count])
-            if not followed.wish.keep:
+            if not followed.wish.keep or followed.place is not None:
                 slots += [followed.slot] * count
                 index += range(offset, offset + count)
                 followed.folded += count
@@ -297,6 +300,7 @@ class Slots:
         rest = [self._aside[followed.slot, : followed.aside]] if followed.wish.keep else []
         features = torch.cat([*followed.kept, *rest])[wanted.skip : wanted.skip + wanted.count]
         if followed.wish.keep:
+            self._state.reset(followed.slot)
             self.scorer.fold(self._state, features, self._tensor([followed.slot] * len(features)))
         return features.cpu() if followed.wish.features else None
 

@@ -133,7 +133,7 @@ class Following:
         self._gw_seconds["taking"] += perf_counter() - start
         return found
 
-    def groundwire_stats(self) -> dict[str, float] | None:
+    def groundwire_stats(self) -> dict[str, Any] | None:
         """Since the last call: steps, seconds of their passes (`pass`) and of following them (`capture`), steps that
         failed to be followed, calls of `groundwire_take` and their seconds. And how many slots are in use."""
         if self._gw_slots is None:

@@ -5,6 +5,7 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
+from importlib.util import find_spec
 from types import SimpleNamespace
 
 import pytest
@@ -12,7 +13,7 @@ from click.testing import CliRunner
 
 from groundwire.batch.command import score
 from groundwire.batch.units import CHARACTERS
-from groundwire.errors import GroundwireError, InputError
+from groundwire.errors import GroundwireError, InputError, MissingExtra
 from groundwire.types import Detection, Example
 
 GOOD = {"id": 1, "prompt": "p", "response": "r"}
@@ -238,3 +239,29 @@ def test_who_scores(runner, kind):
     crew = _crew(Recipe(), Options(0.5), runner, 2, address=None, gpus=None)
     assert type(crew).__name__ == kind
     assert crew.workers == 2
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (["--engine-option", "a=1"], "is for --engine vllm"),
+        (["--engine", "vllm", "--dtype", "int8"], "--dtype int8 is for --engine transformers"),
+        (["--engine", "vllm", "--workers", "2"], "tensor_parallel_size"),
+        (["--engine", "vllm", "--engine-option", "gpu"], "expected NAME=VALUE"),
+    ],
+)
+def test_options_that_do_not_go_with_the_engine_are_refused(tmp_path, options, says):
+    source = tmp_path / "in.jsonl"
+    source.write_text('{"id": 1, "prompt": "a", "response": "b"}\n', encoding="utf-8")
+    result = CliRunner().invoke(score, [str(source), "-o", str(tmp_path / "out.jsonl"), *options])
+    assert result.exit_code == 2
+    assert says in result.output
+
+
+@pytest.mark.skipif(find_spec("vllm") is not None, reason="vLLM is installed here")
+def test_the_vllm_engine_without_vllm_says_what_to_install(tmp_path):
+    source = tmp_path / "in.jsonl"
+    source.write_text('{"id": 1, "prompt": "a", "response": "b"}\n', encoding="utf-8")
+    result = CliRunner().invoke(score, [str(source), "-o", str(tmp_path / "out.jsonl"), "--engine", "vllm"])
+    assert isinstance(result.exception, MissingExtra)
+    assert not (tmp_path / "out.jsonl").exists()

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from groundwire.engines.reader import DEFAULT_MODEL, Reader, load_reader
+from groundwire.engines.reader import DEFAULT_MODEL, Reader, identify, load_reader
 from groundwire.errors import InputError, ModelError
 
 PARTS = {"config", "tokenizer", "chat_template", "weights"}
@@ -216,3 +216,22 @@ def test_the_default_is_smollm2(reader: Reader) -> None:
     with torch.inference_mode():
         best = reader.model(**prompt).logits[0, -1].argmax()
     assert reader.tokenizer.decode(best).strip() == "Paris"
+
+
+def test_a_model_is_identified_without_its_weights(tiny_llama_folder):
+    found, loaded = identify(tiny_llama_folder), load_reader(tiny_llama_folder)
+    assert (found.id, found.fingerprint) == (loaded.id, loaded.fingerprint)
+    assert found.tokenizer("The bridge")["input_ids"] == loaded.tokenizer("The bridge")["input_ids"]
+
+
+def test_another_chat_template_is_another_fingerprint(tiny_llama_folder):
+    own, other = identify(tiny_llama_folder), identify(tiny_llama_folder, chat_template="{{ messages }}")
+    assert own.fingerprint["chat_template"] != other.fingerprint["chat_template"]
+    assert own.fingerprint["tokenizer"] == other.fingerprint["tokenizer"]
+
+
+def test_what_cannot_be_identified_is_told_as_where_it_is_loaded(tmp_path):
+    with pytest.raises(ModelError, match="there is no folder"):
+        identify(tmp_path / "nothing")
+    with pytest.raises(ModelError, match="cannot be loaded"):
+        identify(tmp_path)

@@ -261,6 +261,7 @@ class Engine:
 
     def __init__(self, folder: Path, detector: Path, tokenizer: Any) -> None:
         self.tokenizer, self.ahead = tokenizer, 0
+        self.renderer = SimpleNamespace(tokenizer=tokenizer)
         self.calls: list[str] = []
         self.requests: list[tuple[Any, SamplingParams, str]] = []
         self.aborted: list[str] = []
@@ -451,6 +452,7 @@ def stock(engine: Engine, plugin: Plugin, *, mark: str | None = None) -> FastAPI
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         app.state.engine_client = engine
+        app.state.openai_serving_models = SimpleNamespace(lora_requests={"adapter": object()})
         app.state.openai_serving_chat = Serving(engine, engine.tokenizer, mark=mark)
         app.state.openai_serving_completion = Serving(engine, engine.tokenizer)
         await plugin.init_state(engine, app.state, SimpleNamespace(chat_template=None))

@@ -142,3 +142,20 @@ def test_it_speaks_the_worker_s_own_language(engine, artifact):
         assert engine.calls == ["groundwire_begin", "groundwire_begin", "groundwire_take"]
 
     asyncio.run(main())
+
+
+def test_an_answer_of_another_length_reaches_everybody_who_waits():
+    async def work(link: Link, client: Client) -> None:
+        async def short(method: str, args: Any = ()) -> list[Any]:
+            return [[b"a"]]
+
+        client.collective_rpc = short  # type: ignore[method-assign]
+        waiting = [asyncio.ensure_future(link.take(takes(*keys))) for keys in (("a", "b"), ("c",))]
+        found = await asyncio.gather(*waiting, return_exceptions=True)
+        assert [type(one) for one in found] == [ValueError, ValueError]
+
+    linked(work)
+
+
+def test_where_nothing_runs_any_more_there_is_nothing_to_forget():
+    Link(Client()).drop(["a"])

@@ -300,6 +300,41 @@ def test_the_reader_beside_the_engine_judges(beside, engine, api, stream):
     assert answers(beside, api, stream=stream, policy="block")[0][0] == Settings().block_message
 
 
-def test_token_ids_cannot_be_read_beside_the_engine(beside, engine):
+def test_token_ids_are_read_beside_the_engine_too(beside, engine):
     ((text, _, verdict),) = answers(beside, ("/v1/completions", {"prompt": engine.tokenizer(ASKED)["input_ids"]}))
-    assert (text, verdict["reason"]) == (GOOD, "no_passages")
+    assert (text, verdict["detector"]["same_model"]) == (GOOD, False)
+    assert verdict["reason"] != "no_passages"
+
+
+def test_nothing_is_put_into_a_prompt_of_token_ids(serve, engine):
+    server = serve()
+    ids = engine.tokenizer(QUESTION)["input_ids"]
+    api = ("/v1/completions", {"prompt": [ids, ids]})
+    assert refused(server, api, passages=[PASSAGE]) == (400, "hallucination.passages")
+    own = ("/v1/completions", {"prompt": engine.tokenizer(ASKED)["input_ids"]})
+    assert answers(server, own, passages=[PASSAGE])[0][2]["status"] == "checked"  # they stand in it
+
+
+def test_an_id_that_there_is_not_is_for_vllm_to_refuse(serve, engine):
+    server = serve()
+    post(server, ("/v1/completions", {"prompt": [10**12]}))
+    assert server.app.state.openai_serving_completion.asked[-1].prompt == [10**12]
+
+
+@STREAM
+def test_an_adapter_is_another_model_however_it_answers(serve, engine, stream):
+    server = serve()
+    for body in ({"model": "adapter"}, {"model": "adapter", "use_beam_search": True}):
+        ((text, _, verdict),) = answers(server, CHAT, stream=stream, body=body)
+        assert (text, verdict["status"], verdict["reason"]) == (GOOD, "not_checked", "model_mismatch")
+
+
+@pytest.mark.parametrize("stop", ["zzz", "a stop string of many words that never comes"])
+def test_a_stop_string_does_not_keep_an_answer_from_being_halted(serve, engine, stop):
+    server = serve()
+    engine.says(f"{CUT} in 1889. It stands there still, and so does all that is said of it.")
+    options = {"policy": "halt", "halt_threshold": 0.0}
+    ((cut, reason, _),) = answers(server, CHAT, **options)
+    ((text, again, _),) = answers(server, CHAT, body={"stop": [stop]}, **options)
+    assert again == reason == "content_filter"
+    assert cut.startswith(text)  # vLLM holds back as many characters as the stop string has

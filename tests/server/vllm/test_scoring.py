@@ -261,3 +261,20 @@ def test_each_thread_has_a_tokenizer_of_its_own(connected):
         assert len({id(one) for one in found}) == THREADS
 
     connected(work)
+
+
+def test_what_still_waits_when_it_stops_is_told_so():
+    async def work(one: Scoring) -> None:
+        gate = threading.Event()
+        busy = [asyncio.ensure_future(one.run(gate.wait)) for _ in range(THREADS)]
+        waiting = asyncio.ensure_future(one.run(gate.wait))
+        await asyncio.sleep(0.05)
+        await one.stop(0.1)
+        with pytest.raises(Stopping):
+            await waiting
+        gate.set()
+        await asyncio.gather(*busy)
+        with pytest.raises(Stopping):
+            await one.score([example("x")], admitted=True)
+
+    scoring(work)

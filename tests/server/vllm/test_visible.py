@@ -116,3 +116,12 @@ def test_every_token_of_a_part_is_found_and_no_other(tokenizer, parts, first, le
         own = text.encode()[max(places[i][0] - begin, 0) : max(places[i][1] - begin, 0)]
         assert not own or own in text[token.start : token.end].encode()
     assert [token.start for token in found.tokens] == sorted(token.start for token in found.tokens)
+
+
+def test_an_answer_that_its_reasoning_begins_with_is_the_last_of_the_two(tokenizer):
+    before = ids_of(tokenizer, GOOD, " So Lisbon it is.", "</think>\n\n")
+    ids = [*before, *ids_of(tokenizer, GOOD)]
+    found = visible(tokenizer, ids, GOOD, last=True)
+    assert found is not None
+    assert (found.skip, "".join(spelled(found.tokens, GOOD))) == (len(before), GOOD)
+    assert visible(tokenizer, ids, GOOD) == Visible(tuple(tokenize_response(tokenizer, GOOD)))

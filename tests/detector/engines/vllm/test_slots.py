@@ -275,3 +275,21 @@ def test_a_row_that_is_not_finite_is_told(scorer):
     (found,) = slots.take([Take("key", 0, 3)])
     assert found is not None
     assert not unpack(found, scorer).finite
+
+
+def test_what_is_kept_has_a_score_so_far_and_is_folded_anew_at_the_end(scorer):
+    file = RunningFile()
+    try:
+        block = RunningBlock(file.path, file.block())
+        slots, (place,) = Slots(scorer, 2, file), block.lend(1)
+        one = Sequence_("r", 2, 82, rows_of(9, 82))
+        slots.begin("r", Wish("key", keep=True, running=(place,)), 2)
+        step(slots, [(one, 2)])
+        for _ in range(80):
+            step(slots, [(one, 1)])
+        expected = folded(scorer, one.rows[2:81])
+        assert block.read(place, tag("key")) == pytest.approx(expected.logit - scorer.intercept, abs=1e-9)
+        (found,) = slots.take([Take("key", 0, 30, skip=7)])
+        assert_equal(found, scorer, folded(scorer, one.rows[9:39]))
+    finally:
+        file.close()
