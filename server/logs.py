@@ -70,6 +70,16 @@ def configure(level: str) -> None:
             logging.getLogger(chatty).setLevel(logging.WARNING)
 
 
+def configure_ours(level: str) -> None:
+    """Send our own logs alone to standard error, from `level` on, in a process whose logs are somebody else's."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(JsonFormatter())
+    ours = logging.getLogger("groundwire")
+    ours.handlers[:] = [handler]
+    ours.setLevel(level.upper())
+    ours.propagate = False
+
+
 def request_id(request: Request) -> str:
     """The request's id: the client's own where it sent a sane one."""
     return request.scope[STATE]["request_id"]

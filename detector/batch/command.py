@@ -10,6 +10,7 @@ from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any, Literal
 
 import click
+from click.core import ParameterSource
 
 from groundwire.batch.column_options import column_options, columns_of
 from groundwire.engines.reader import DTYPES
@@ -84,7 +85,11 @@ if TYPE_CHECKING:
 )
 @click.option("--device", metavar="DEVICE", default="cpu", show_default=True, help="Where the model runs: cpu, cuda.")
 @click.option(
-    "--dtype", type=click.Choice(DTYPES), default="float32", show_default=True, help="Numbers the model computes with."
+    "--dtype",
+    type=click.Choice(DTYPES),
+    default="float32",
+    show_default="float32; with --engine vllm its own choice",
+    help="Numbers the model computes with.",
 )
 @click.option(
     "--workers",
@@ -108,7 +113,7 @@ if TYPE_CHECKING:
     "--gpus-per-worker",
     metavar="NUMBER",
     type=click.FloatRange(min=0),
-    help="GPUs, or part of one, for a Ray actor. [default: 1 with --device cuda, else 0]",
+    help="GPUs, or part of one, for a Ray actor. [default: 1 with --device cuda or --engine vllm, else 0]",
 )
 @click.option("--strict", is_flag=True, help="Stop at the first row that cannot be read, with exit code 2.")
 @click.option(
@@ -184,7 +189,11 @@ def score(
         check_features(features, others=[target, *source], overwrite=overwrite, resume=resume)
     if runner == "local" and (ray_address or gpus_per_worker is not None):
         raise click.UsageError("--ray-address and --gpus-per-worker are for --runner ray")
-    _check_engine(engine, engine_options, dtype, runner, workers)
+    context = click.get_current_context()
+    chosen = {name for name in ("device", "dtype") if context.get_parameter_source(name) != ParameterSource.DEFAULT}
+    if engine == "vllm" and "dtype" not in chosen:
+        dtype = "auto"
+    _check_engine(engine, engine_options, dtype, runner, workers, chosen)
     given = tuple(_option(each) for each in engine_options)
     try:
         with _terminable(), ExitStack() as stack:
@@ -227,11 +236,15 @@ def score(
         raise SystemExit(1)
 
 
-def _check_engine(engine: str, options: tuple[str, ...], dtype: str, runner: str, workers: int) -> None:
+def _check_engine(
+    engine: str, options: tuple[str, ...], dtype: str, runner: str, workers: int, chosen: set[str]
+) -> None:
     if engine != "vllm":
         if options:
             raise click.UsageError("--engine-option is for --engine vllm")
         return
+    if "device" in chosen:
+        raise click.UsageError("--device with --engine vllm: it takes the device it finds (CUDA_VISIBLE_DEVICES)")
     if dtype == "int8":
         raise click.UsageError("--dtype int8 is for --engine transformers; vLLM takes --engine-option quantization=...")
     if runner == "local" and workers > 1:

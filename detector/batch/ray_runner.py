@@ -49,7 +49,7 @@ class RayRunner(Crew):
     ) -> None:
         super().__init__(workers)
         self.load, self.options, self.address = load, options, address
-        on_gpu = isinstance(load, Recipe) and load.device.startswith("cuda")
+        on_gpu = isinstance(load, Recipe) and (load.device.startswith("cuda") or load.engine == "vllm")
         self.gpus = float(on_gpu if gpus is None else gpus)
         self.cpus = cpus
         self._ray = ray_library()

@@ -22,6 +22,7 @@ from groundwire.server.vllm.settings import vllm_settings
 
 FORWARDED = ("host", "port", "served_model_name")  # settings that vLLM has flags of the same name for
 PLUGINS = "vllm.endpoint_plugins"
+RUST = "VLLM_USE_RUST_FRONTEND"
 GROUPS = ("vllm.general_plugins", "vllm.platform_plugins", "vllm.io_processor_plugins", "vllm.stat_logger_plugins")
 
 # Flags under which our worker refuses to start, seen before vLLM loads anything: (flags, value that is fine)
@@ -45,12 +46,22 @@ def vllm_command(arguments: Sequence[str], settings: Settings) -> tuple[list[str
     """
     if find_spec("vllm") is None:
         raise MissingExtra("vllm", "vllm")
-    if not entry_points(group=PLUGINS, name="groundwire"):
+    found = entry_points(group=PLUGINS, name="groundwire")
+    if not found:
         raise InputError(
             "Groundwire is installed without its entry point for vLLM, which would serve without verdicts",
             expected=f"the entry point groundwire in {PLUGINS}",
             remedy='install it anew: pip install --force-reinstall --no-deps "groundwire"',
         )
+    for plugin in found:
+        plugin.load()  # vLLM would only log what keeps it from loading, and serve without it
+    for name, value in (("--grpc", "--grpc" in arguments), (RUST, os.environ.get(RUST, "0") not in ("", "0"))):
+        if value:
+            raise InputError(
+                f"{name}: vLLM's other front end loads no plugins, and would serve without verdicts",
+                expected="its server in Python",
+                remedy="leave it out",
+            )
     given = {name: getattr(settings, name) for name in settings.model_fields_set}
     flags = {name: given.pop(name) for name in FORWARDED if name in given}
     own = Settings(**given)

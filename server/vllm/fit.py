@@ -15,6 +15,7 @@ from groundwire.artifact import Artifact
 from groundwire.calibration import threshold_for
 from groundwire.detector import DEFAULT_ARTIFACT, DEFAULT_TARGET, Detector
 from groundwire.engines.reader import Identity, identify
+from groundwire.engines.vllm.refusals import check_config
 from groundwire.engines.vllm.running import RunningBlock
 from groundwire.engines.vllm.worker import WORKER, digest
 from groundwire.errors import ArtifactError, CaptureError, GroundwireError, InputError
@@ -113,6 +114,13 @@ async def fit(client: Any, args: Any, settings: Settings) -> Own | Beside:
             f"vLLM was started without Groundwire's worker, and detector {artifact.id} fits {identity.id}",
             expected=f"vllm serve ... {FLAG}",
             remedy="add that flag, or start it with `groundwire serve --engine vllm`",
+        )
+    check_config(client.vllm_config)  # the workers of a data-parallel engine do not know that there are others
+    if getattr(args, "enable_scale_out", False):
+        raise InputError(
+            "vLLM with --enable-scale-out: its clients could speak to the worker themselves",
+            expected="a server without it",
+            remedy="leave it out",
         )
     link = Link(client)
     about = await link.about()

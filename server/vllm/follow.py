@@ -19,6 +19,7 @@ from groundwire.calibration import sigmoid
 from groundwire.engines.vllm.running import RunningBlock, tag
 from groundwire.engines.vllm.slots import ROOM
 from groundwire.engines.vllm.wire import KEY, Take, Wish
+from groundwire.server.errors import ApiError
 from groundwire.server.vllm.link import Link
 
 logger = logging.getLogger(__name__)
@@ -153,6 +154,8 @@ class Follow:
         asked = Asked(uuid.uuid4().hex, plain, self._late, foreign)
         self._asked.append(asked)
         places = self._block.lend(params.n) if self._running and self._block and not self._late else ()
+        if self._halts is not None and not self._late and not places:
+            raise ApiError(503, "No more answers can be halted at once. Try again.", headers={"retry-after": "1"})
         asked.choices = [Choice(asked, i, places[i] if places else None) for i in range(params.n)]
         if not foreign:
             held = max((len(text.encode()) + AHEAD for text in _strings(params.stop)), default=1)
@@ -207,12 +210,12 @@ class Follow:
         """Take in an output, unless the choice was halted; it is halted here where its score so far demands it."""
         if choice.halted:
             return False
-        before = (choice.ids, choice.text) if whole else (list(choice.ids), choice.text)
+        before, text, count = choice.ids, choice.text, len(choice.ids)
         choice.hear(output, whole=whole)
         score = None if choice.ended_by is not None else self._score(choice)
         if score is None or self._halts is None or not self._halts(score):
             return True
-        choice.halted, (choice.ids, choice.text) = True, before
+        choice.halted, choice.ids, choice.text = True, before[:count], text
         output.finish_reason, output.stop_reason = "stop", None
         output.token_ids, output.text = (choice.ids, choice.text) if whole else ([], "")
         if output.logprobs is not None:
@@ -235,13 +238,16 @@ async def finish(client: Any, choice: Choice) -> bool:
     from vllm import SamplingParams, TokensPrompt
 
     asked = choice.asked
+    if len(asked.ids) + len(choice.ids) >= client.model_config.max_model_len:
+        return False  # the context is full
     wish = Wish(asked.key, choices=len(asked.choices))
     params = SamplingParams(max_tokens=1, temperature=0, detokenize=False, extra_args=wish.to_args())
     prompt = TokensPrompt(prompt_token_ids=[*asked.ids, *choice.ids])
     try:
         async for _ in client.generate(prompt, params, f"{choice.number}_groundwire-{uuid.uuid4().hex}"):
             pass
-    except ValueError:  # the context is full
+    except Exception as error:  # such as a queue that is full
+        logger.warning("the last token of an answer could not be read: %s", type(error).__name__)
         return False
     return True
 

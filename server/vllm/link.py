@@ -18,6 +18,8 @@ from groundwire.errors import CaptureError
 
 logger = logging.getLogger(__name__)
 
+ALIVE = 1.0  # seconds between looks at whether the engine is there
+
 
 @dataclass(frozen=True)
 class About:
@@ -47,6 +49,17 @@ class Link:
         if found is None:
             raise CaptureError("no worker of vLLM's follows requests", expected="one", remedy="see vLLM's log")
         return About(**found)
+
+    async def _answer(self, method: str, args: tuple[Any, ...]) -> Any:
+        """What the workers answer. vLLM never answers a call to an engine that has died. Raises CaptureError then."""
+        call = asyncio.ensure_future(self._client.collective_rpc(method, args=args))
+        try:
+            while not (await asyncio.wait({call}, timeout=ALIVE))[0]:
+                if getattr(self._client, "errored", False):
+                    raise CaptureError("vLLM's engine has ended", expected="one that runs", remedy="see vLLM's log")
+            return call.result()
+        finally:
+            call.cancel()
 
     async def stats(self) -> dict[str, Any]:
         """See `Following.groundwire_stats`."""
@@ -78,7 +91,7 @@ class Link:
             drops, self._drops = self._drops, []
             try:
                 args = ([asdict(take) for take, _ in takes], drops)
-                answer = first_of(await self._client.collective_rpc("groundwire_take", args=args))
+                answer = first_of(await self._answer("groundwire_take", args))
                 found = list(zip(takes, answer or [None] * len(takes), strict=True))
             except Exception as error:
                 if not takes:

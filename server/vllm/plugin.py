@@ -9,7 +9,7 @@ Named in VLLM_PLUGINS (`groundwire`); the worker in --worker-cls. Everything els
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
@@ -19,8 +19,9 @@ from starlette.types import Receive, Scope, Send
 
 from groundwire.engines.vllm.refusals import TESTED
 from groundwire.errors import CaptureError, InputError
-from groundwire.server import detect
+from groundwire.server import detect, logs, tracing
 from groundwire.server.app import create_app, load_detector, serving
+from groundwire.server.errors import ApiError
 from groundwire.server.settings import Settings
 from groundwire.server.vllm import routes
 from groundwire.server.vllm.fit import Beside, fit, training_commands
@@ -29,6 +30,8 @@ from groundwire.server.vllm.scoring import Scoring
 from groundwire.server.vllm.settings import vllm_settings
 
 PATHS = ("/v1/chat/completions", "/v1/completions", "/v1/detect")
+# Routes of vLLM's that answer as well, and give no verdicts.
+OTHERS = ("/invocations", "/v1/chat/completions/batch", "/v1/messages", "/v1/responses", "/v2/chat")
 HANDLERS = ("openai_serving_chat", "openai_serving_completion")
 
 
@@ -45,10 +48,16 @@ class Plugin:
     def attach_router(self, app: FastAPI) -> None:
         """Put our routes in the place of vLLM's. Raises InputError on settings that cannot be used."""
         settings = vllm_settings(Settings.load({}))
+        logs.configure_ours(settings.log_level)
+        tracing.configure()
         self._ours = create_app(settings, routers=(routes.router, detect.router))
         self._ours.state.vllm_app = app
         for path in PATHS:
             app.add_api_route(path, _through(self._ours), methods=["POST"], response_model=None)
+        if _bound(settings):
+            there = {getattr(route, "path", None) for route in app.routes}
+            for path in there.intersection(OTHERS):
+                app.add_api_route(path, _closed, methods=["POST"], response_model=None)
         app.router.lifespan_context = _then(app.router.lifespan_context, self._stack)
 
     async def init_state(self, engine_client: Any, state: Any, args: Any) -> None:
@@ -71,11 +80,14 @@ class Plugin:
             _tell_beside(found, ours.detector, engine_client.model_config.model, say)
         else:
             ours.own, ours.detector = found, found.detector
-            ours.loop = Scoring(found.detector, max_queue=settings.max_queue)
+            ours.loop = Scoring(found.detector, max_queue=settings.max_queue, busy=_unfinished(engine_client))
             for name in HANDLERS:
                 if getattr(state, name, None) is not None:
                     getattr(state, name).engine_client = FollowingClient(engine_client)
             say("Groundwire: verdicts come from this model's own forward pass (detector %s).", found.detector.id)
+        if settings.policy != "annotate" and not _bound(settings):
+            paths = ", ".join(OTHERS)
+            _logger().warning("Groundwire: policy %s is not applied to %s.", settings.policy, paths)
         _check_release()
         _publish(ours.metrics.registry)
         await self._stack.enter_async_context(serving(self._ours))
@@ -90,6 +102,17 @@ class Through(Response):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         await self._app({**scope}, receive, send)
+
+
+def _bound(settings: Settings) -> bool:
+    """Whether no answer may go out unchecked."""
+    return "annotate" not in settings.allowed_policies or settings.on_failure == "closed"
+
+
+async def _closed() -> Response:
+    """Refused: this server delivers no answer unchecked, and this route gives no verdicts."""
+    why = f"This server does not deliver answers unchecked: use {PATHS[0]} or {PATHS[1]}."
+    return ApiError(403, why, code="unchecked_route").response()
 
 
 def _through(app: FastAPI) -> Any:
@@ -121,6 +144,12 @@ def _tell_beside(found: Beside, detector: Any, model: str, say: Any) -> None:
         detector.engine.model_id,
     )
     say("Groundwire: to train a detector for this model:\n%s", training_commands(model))
+
+
+def _unfinished(client: Any) -> Callable[[], int]:
+    """How many requests vLLM's engine has."""
+    processor = getattr(client, "output_processor", None)
+    return processor.get_num_unfinished_requests if processor is not None else lambda: 0
 
 
 def _check_release() -> None:

@@ -46,6 +46,7 @@ class ServedText(Forwarded):
 @router.post("/v1/chat/completions", response_model=None)
 async def chat_completions(body: ServedChat, request: Request) -> Response:
     """Answer a conversation; every choice says whether it stays with the passages in it."""
+    _check_echo(body)
     return await _respond(body, request, await read_chat(body, request))
 
 
@@ -58,9 +59,10 @@ async def completions(body: ServedText, request: Request) -> Response:
 async def _read_text(body: ServedText, request: Request) -> Asked:
     """Prompts to complete, texts or token ids. Raises ApiError on what cannot be checked."""
     state, given = request.app.state, await sent_body(request)
-    if given.get("echo"):
-        why = "a repeated prompt cannot be told from the answer; leave it out"
-        raise ApiError(400, f"echo: {why}.", param="echo", code="unsupported_value")
+    _check_echo(body)
+    if given.get("prompt_embeds") is not None and body.options.enabled:
+        why = "what they say cannot be read; leave them out, or switch the check off (hallucination.enabled)"
+        raise ApiError(400, f"prompt_embeds: {why}.", param="prompt_embeds", code="unsupported_value")
     prompts = _prompts(body.prompt)
     check_choices(len(prompts), body.choices, state.settings)
     texts = await asyncio.to_thread(_texts, prompts, state.vllm.engine_client.renderer.tokenizer)
@@ -87,7 +89,8 @@ async def _respond(body: Forwarded, request: Request, asked: Asked) -> Response:
     client, adapters = state.vllm.engine_client, state.vllm.openai_serving_models.lora_requests
     foreign = body.model in adapters
     own = OwnJudge(state.loop, name, asked.found, body.choices, follow, state.own.link, client, foreign)
-    handler = Handler(state.vllm, outer, follow if rules is not None else None)
+    judged = rules is not None and not foreign and any(one.reason is None for one in asked.found)
+    handler = Handler(state.vllm, outer, follow if judged else None)
     return await relayed(body, request, asked, checks, judge=own, upstream=handler, running=body.options.running)
 
 
@@ -113,6 +116,12 @@ def _follow(body: Forwarded, state: Any, asked: Asked, rules: Rules | None) -> F
         halts=halts,
         late=late,
     )
+
+
+def _check_echo(body: Forwarded) -> None:
+    if (body.model_extra or {}).get("echo"):
+        why = "a text that is repeated cannot be told from the answer; leave it out"
+        raise ApiError(400, f"echo: {why}.", param="echo", code="unsupported_value")
 
 
 def _prompts(prompt: Any) -> list[Any]:

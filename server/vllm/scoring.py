@@ -6,7 +6,7 @@ import asyncio
 import copy
 import logging
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -80,12 +80,14 @@ class ServedEngine:
 class Scoring:
     """Scores answers for the routes, as `EngineLoop.score` does where the model is our own.
 
-    max_queue: requests that may wait or be under way.
+    max_queue: requests that may wait or be under way. busy: how many requests vLLM's engine has.
     """
 
-    def __init__(self, detector: Detector, *, max_queue: int) -> None:
-        self.detector, self.max_queue = detector, max_queue
+    def __init__(self, detector: Detector, *, max_queue: int, busy: Callable[[], int] = lambda: 0) -> None:
+        self.detector, self.max_queue, self._busy = detector, max_queue, busy
         self._pool = ThreadPoolExecutor(THREADS, thread_name_prefix="groundwire")
+        # Replays wait for vLLM; what every verdict needs must not wait for them.
+        self._replays = ThreadPoolExecutor(THREADS, thread_name_prefix="groundwire-replay")
         self._under_way, self._stopping, self._stopped = 0, False, False
 
     @property
@@ -94,7 +96,7 @@ class Scoring:
 
     @property
     def active(self) -> int:
-        return min(self._under_way, THREADS)
+        return min(self._under_way, THREADS) + self._busy()
 
     def start(self) -> None:
         """Nothing to start: threads come with work."""
@@ -107,7 +109,8 @@ class Scoring:
                 break
             await asyncio.sleep(0.05)
         self._stopped = True
-        self._pool.shutdown(wait=False, cancel_futures=True)
+        for pool in (self._pool, self._replays):
+            pool.shutdown(wait=False, cancel_futures=True)
 
     async def score(self, examples: Sequence[Example], *, admitted: bool = False) -> list[Detection]:
         """Detections of answers that exist, in order. Raises QueueFull, Stopping, EngineFailed."""
@@ -117,14 +120,17 @@ class Scoring:
             raise Stopping
         if not admitted and self._under_way >= self.max_queue:
             raise QueueFull(1)
-        return await self.run(self._scores, examples)
+        return await self._run(self._replays, self._scores, examples)
 
     async def run(self, work: Any, *args: Any) -> Any:
         """The result of `work(*args)`, in a thread. Raises EngineFailed where it fails, Stopping where it never ran."""
+        return await self._run(self._pool, work, *args)
+
+    async def _run(self, pool: ThreadPoolExecutor, work: Any, *args: Any) -> Any:
         if self._stopped:
             raise Stopping
         self._under_way += 1
-        future = asyncio.get_running_loop().run_in_executor(self._pool, work, *args)
+        future = asyncio.get_running_loop().run_in_executor(pool, work, *args)
         try:
             return await future
         except asyncio.CancelledError:
@@ -161,10 +167,14 @@ class _Served:
         return asyncio.run_coroutine_threadsafe(self._read(prompts), self._loop).result()
 
     async def _read(self, prompts: Sequence[Prompt]) -> tuple[list[bytes | None], int]:
+        tasks = [asyncio.ensure_future(self._one(prompt)) for prompt in prompts]
         try:
-            outputs = await asyncio.gather(*(self._one(prompt) for prompt in prompts))
+            outputs = await asyncio.gather(*tasks)
             found = await self._link.take([prompt.take for prompt in prompts])
         except BaseException:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)  # so that none begins after it was forgotten
             self._link.drop([prompt.wish.key for prompt in prompts])
             raise
         return found, tokens_of(outputs)

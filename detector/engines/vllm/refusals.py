@@ -39,12 +39,6 @@ _REFUSED: tuple[tuple[Callable[[Any], bool], str, str, str], ...] = (
         "use --tensor-parallel-size",
     ),
     (
-        lambda c: bool(getattr(c.compilation_config.pass_config, "enable_sp", False)),
-        "sequence parallelism (pass_config.enable_sp)",
-        "each process sees some of the tokens only",
-        "switch it off",
-    ),
-    (
         lambda c: bool(getattr(c.cache_config, "kv_sharing_fast_prefill", False)),
         "--kv-sharing-fast-prefill",
         "layers are skipped for tokens that are to be scored",

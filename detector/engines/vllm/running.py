@@ -87,8 +87,8 @@ class RunningBlock:
     def read(self, place: int, tag: int) -> float | None:
         """The sum of contributions so far of the answer with that tag; None before its first row."""
         entry = self._entries[place]
-        rows, total = int(entry["rows"]), float(entry["sum"])
-        return total if rows > 0 and int(entry["tag"]) == tag else None
+        before, rows, total = int(entry["tag"]), int(entry["rows"]), float(entry["sum"])
+        return total if rows > 0 and before == tag == int(entry["tag"]) else None
 
 
 def tag(key: str) -> int:

@@ -27,7 +27,7 @@ from groundwire.scoring import Scorer
 logger = logging.getLogger(__name__)
 
 ROOM = 32  # rows of a request that may lie aside
-SPARE = 256  # answers that are over and whose readouts nobody has fetched; beyond, the oldest is dropped
+SPARE = 512  # answers that are over and whose readouts nobody has fetched; beyond, the oldest is dropped
 WAITING = 1 << 16  # replays that are over, likewise
 
 Name = tuple[str, int]  # a request's key and the number of the choice
@@ -121,6 +121,9 @@ class Slots:
     def end(self, request_ids: Iterable[str]) -> None:
         """Requests that get no further step. What was found of them waits to be taken."""
         over = [followed for request_id in request_ids if (followed := self._live.pop(request_id, None))]
+        for followed in over:
+            if followed.name in self._named:
+                self._named.move_to_end(followed.name)  # of those that nobody fetches, the first to end goes first
         replays = [followed for followed in over if followed.wish.replay and not followed.wish.rows]
         takes = [Take(*followed.name, count=followed.end - followed.start) for followed in replays]
         for followed, found in zip(replays, self.take(takes), strict=True):

@@ -116,7 +116,7 @@ class CompletionRequest(BaseModel):
     n: int = 1
 
 
-class ValidationError(ValueError):
+class ValidationError(Exception):
     """vLLM's VLLMValidationError."""
 
     def __init__(self, message: str, *, parameter: str | None = None) -> None:
@@ -130,7 +130,7 @@ class ErrorResponse:
 
 
 def create_error_response(error: Exception) -> ErrorResponse:
-    wrong = isinstance(error, ValueError)
+    wrong = isinstance(error, ValueError | ValidationError)
     kind, code = ("BadRequestError", 400) if wrong else ("InternalServerError", 500)
     param = getattr(error, "parameter", None)
     return ErrorResponse(SimpleNamespace(message=str(error), type=kind, code=code, param=param))
@@ -460,6 +460,7 @@ def stock(engine: Engine, plugin: Plugin, *, mark: str | None = None) -> FastAPI
         app.state.ended = True
 
     app = FastAPI(lifespan=lifespan)
+    app.add_api_route("/v1/responses", lambda: "vLLM's own", methods=["POST"])
     for path, method in {"/v1/chat/completions": "POST", "/v1/completions": "POST", "/v1/models": "GET"}.items():
         app.add_api_route(path, lambda: "vLLM's own", methods=[method])
     attach(app, plugin)
@@ -554,3 +555,12 @@ def serve(engine: Engine, detector_folder: Path, monkeypatch: pytest.MonkeyPatch
             return server
 
         yield start
+
+
+@pytest.fixture(autouse=True)
+def logging_as_before() -> Iterator[None]:
+    """The plugin has our logs written; other tests read them where they were."""
+    ours = logging.getLogger("groundwire")
+    before = (ours.handlers[:], ours.level, ours.propagate)
+    yield
+    ours.handlers[:], ours.level, ours.propagate = before

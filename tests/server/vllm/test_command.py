@@ -31,7 +31,7 @@ FLAG = ["--worker-cls", WORKER]
 def installed(monkeypatch) -> dict[str, list[Any]]:
     """vLLM is installed, with two plugins of its own; by group, for tests that want others."""
     found: dict[str, list[Any]] = {group: [] for group in GROUPS}
-    found[PLUGINS] = [SimpleNamespace(name="groundwire")]
+    found[PLUGINS] = [SimpleNamespace(name="groundwire", load=lambda: None)]
     found[GROUPS[0]] = [SimpleNamespace(name="resolver"), SimpleNamespace(name="another")]
     monkeypatch.setattr(module, "find_spec", lambda name: object())
     monkeypatch.setattr(module, "entry_points", lambda group, name=None: found[group])
@@ -253,3 +253,20 @@ def test_without_vllm_its_flags_are_unknown(flags):
     done = CliRunner().invoke(serve, flags)
     assert done.exit_code == 2
     assert f"No such option or argument: {flags[0]}" in done.output
+
+
+def test_a_plugin_that_cannot_be_loaded_is_told_here_and_not_logged_there(model, installed):
+    def broken() -> None:
+        raise ImportError("no such module")
+
+    installed[PLUGINS] = [SimpleNamespace(name="groundwire", load=broken)]
+    with pytest.raises(ImportError, match="no such module"):
+        vllm_command([model], Settings())
+
+
+@pytest.mark.parametrize("grpc", [True, False])
+def test_a_front_end_without_plugins_is_refused(model, monkeypatch, grpc):
+    if not grpc:
+        monkeypatch.setenv("VLLM_USE_RUST_FRONTEND", "1")
+    with pytest.raises(InputError, match="loads no plugins"):
+        vllm_command([model, *(["--grpc"] if grpc else [])], Settings())

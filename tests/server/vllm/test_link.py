@@ -13,6 +13,7 @@ import pytest
 from groundwire import __version__
 from groundwire.engines.vllm.wire import Take
 from groundwire.errors import CaptureError
+from groundwire.server.vllm import link as link_module
 from groundwire.server.vllm.link import Link
 from tests.server.vllm.conftest import HOOKPOINT
 
@@ -159,3 +160,16 @@ def test_an_answer_of_another_length_reaches_everybody_who_waits():
 
 def test_where_nothing_runs_any_more_there_is_nothing_to_forget():
     Link(Client()).drop(["a"])
+
+
+def test_an_engine_that_has_ended_answers_nobody(monkeypatch):
+    monkeypatch.setattr(link_module, "ALIVE", 0.05)
+
+    async def work(link: Link, client: Client) -> None:
+        waiting = [asyncio.ensure_future(link.take(takes(*keys))) for keys in (("a",), ("b",))]
+        await settled()
+        client.errored = True  # type: ignore[attr-defined]
+        found = await asyncio.gather(*waiting, return_exceptions=True)
+        assert [type(one) for one in found] == [CaptureError, CaptureError]
+
+    linked(work)

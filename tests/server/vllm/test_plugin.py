@@ -47,6 +47,18 @@ def test_its_routes_take_the_place_of_vllm_s_and_the_others_stay(serve):
     assert all("hallucination" in paths[path]["post"]["description"] for path in PATHS)
 
 
+@pytest.mark.parametrize("variable", ["GROUNDWIRE_ON_FAILURE=closed", "GROUNDWIRE_ALLOWED_POLICIES=block"])
+def test_where_no_answer_may_go_out_unchecked_the_other_routes_are_closed(serve, monkeypatch, variable):
+    assert serve().client.post("/v1/responses", json={}).json() == "vLLM's own"
+    name, _, value = variable.partition("=")
+    monkeypatch.setenv(name, value)
+    if value == "block":
+        monkeypatch.setenv("GROUNDWIRE_POLICY", "block")
+    refused = serve().client.post("/v1/responses", json={})
+    assert (refused.status_code, refused.json()["error"]["code"]) == (403, "unchecked_route")
+    assert "/v1/chat/completions" in refused.json()["error"]["message"]
+
+
 def test_handlers_ask_through_a_client_that_follows(serve, engine):
     state = serve().app.state
     assert state.engine_client is engine

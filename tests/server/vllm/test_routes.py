@@ -338,3 +338,27 @@ def test_a_stop_string_does_not_keep_an_answer_from_being_halted(serve, engine, 
     ((text, again, _),) = answers(server, CHAT, body={"stop": [stop]}, **options)
     assert again == reason == "content_filter"
     assert cut.startswith(text)  # vLLM holds back as many characters as the stop string has
+
+
+def test_what_cannot_be_read_or_told_from_the_answer_is_refused(serve, engine):
+    server = serve()
+    assert refused(server, CHAT, {"echo": True}) == (400, "echo")
+    assert refused(server, TEXT, {"prompt_embeds": "AAAA"}) == (400, "prompt_embeds")
+
+
+def test_answers_that_nothing_is_to_be_said_of_are_not_followed(serve, engine):
+    server = serve()
+    post(server, ("/v1/chat/completions", {"messages": [{"role": "user", "content": "Tell me a story."}]}), passages=[])
+    assert wishes(engine)[-1] is None
+
+
+@STREAM
+def test_an_answer_that_fills_the_context_is_judged_without_its_last_token(serve, engine, stream):
+    server = serve()
+    prompt = len(engine.tokenizer(ASKED)["input_ids"])
+    engine.says([7] * (CONTEXT - prompt))
+    body = {"max_tokens": CONTEXT - prompt}
+    ((text, reason, verdict),) = answers(server, TEXT, stream=stream, body=body, tokens=True)
+    assert (reason, verdict["status"]) == ("length", "checked"), verdict
+    assert len(verdict["tokens"]) == CONTEXT - prompt - 1
+    assert text

@@ -22,7 +22,6 @@ def config(**changes: Any) -> SimpleNamespace:
             tensor_parallel_size=2,
         ),
         speculative_config=None,
-        compilation_config=SimpleNamespace(pass_config=SimpleNamespace(enable_sp=False)),
         cache_config=SimpleNamespace(kv_sharing_fast_prefill=False),
         model_config=SimpleNamespace(runner_type="generate"),
     )
@@ -47,7 +46,6 @@ def test_tensor_parallelism_is_fine():
         ({"speculative_config": object()}, "(?s)speculative decoding.*leave it out"),
         ({"parallel_config__decode_context_parallel_size": 2}, "context parallelism"),
         ({"parallel_config__prefill_context_parallel_size": 2}, "context parallelism"),
-        ({"compilation_config__pass_config__enable_sp": True}, "sequence parallelism"),
         ({"cache_config__kv_sharing_fast_prefill": True}, "--kv-sharing-fast-prefill"),
         ({"model_config__runner_type": "pooling"}, "pooling model"),
     ],
