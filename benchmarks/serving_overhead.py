@@ -27,6 +27,8 @@ from __future__ import annotations
 import argparse
 import asyncio
 import os
+import signal
+import sys
 import tempfile
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -147,6 +149,7 @@ def results_of(args: argparse.Namespace) -> Path:
 
 
 def main() -> None:
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # servers have sessions of their own: they are ended too
     args = arguments()
     gpu = torch.cuda.is_available()
     with tempfile.TemporaryDirectory() as folder:

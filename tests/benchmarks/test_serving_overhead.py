@@ -6,6 +6,9 @@ import asyncio
 import importlib
 import json
 import statistics
+import subprocess
+import sys
+import time
 
 import pytest
 
@@ -104,6 +107,26 @@ def test_the_results_file_is_named_after_what_is_measured(overhead, monkeypatch)
     assert named("-o", "OTHER.json") == "OTHER.json"
     with pytest.raises(SystemExit):
         named("--dummy-8b", "--model", "MODEL")
+
+
+def test_a_server_that_does_not_start_says_why(part, tmp_path):
+    command = [sys.executable, "-c", "import sys; sys.exit('no room for it')"]
+    with pytest.raises(RuntimeError, match="no room for it"), part("servers").running("on", command, tmp_path):
+        pass
+
+
+def test_a_server_is_ended_with_all_of_its_processes_and_they_are_its_memory(part):
+    servers, big = part("servers"), "x = bytearray(50 << 20); import time; time.sleep(60)"
+    code = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {big!r}])"
+    process = subprocess.Popen([sys.executable, "-c", code], start_new_session=True)
+    server, deadline = servers.Server("", "", process), time.monotonic() + 30
+    while server.resident < 50 << 20:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    servers._stop(process)
+    while server.resident:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
 
 
 # -- what is asked ----------------------------------------------------------------------------------------------------
