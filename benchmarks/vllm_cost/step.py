@@ -60,7 +60,7 @@ class Steps:
         ]
         params = [
             SamplingParams(
-                max_tokens=one.tokens, ignore_eos=True, seed=one.number, extra_args=wish.to_args() if wish else None
+                max_tokens=one.tokens, ignore_eos=True, temperature=0, extra_args=wish.to_args() if wish else None
             )
             for one, wish in zip(asks, wishes, strict=True)
         ]
