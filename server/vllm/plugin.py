@@ -56,8 +56,8 @@ class Plugin:
             app.add_api_route(path, _through(self._ours), methods=["POST"], response_model=None)
         if _bound(settings):
             there = {getattr(route, "path", None) for route in app.routes}
-            for path in there.intersection(OTHERS):
-                app.add_api_route(path, _closed, methods=["POST"], response_model=None)
+            for other in (path for path in OTHERS if path in there):
+                app.add_api_route(other, _closed, methods=["POST"], response_model=None)
         app.router.lifespan_context = _then(app.router.lifespan_context, self._stack)
 
     async def init_state(self, engine_client: Any, state: Any, args: Any) -> None:
