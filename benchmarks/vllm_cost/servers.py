@@ -19,7 +19,8 @@ import httpx
 from vllm_cost.streams import OFF, ON
 
 START = 1800.0  # seconds that a server may take to load and compile
-KV_CACHE = 4 << 30  # bytes
+GPU_CACHE, CPU_CACHE = 4 << 30, 1 << 30  # bytes
+LOG = 6000  # characters of a server's log that are shown
 CONTEXT = 4096
 GPU_SHARE = 0.45
 
@@ -44,14 +45,16 @@ class Server:
 
 
 def flags(given: Sequence[str], *, gpu: bool, eager: bool) -> list[str]:
-    """vLLM's flags for both servers: those given, each perhaps with its value, and what lets two of them run side by
-    side with the same cache, where nothing is given of it."""
+    """vLLM's flags for both servers: those given, each perhaps with its value. Where they say nothing of it: what lets
+    two servers run side by side with the same cache, and on a CPU float32, as few CPUs are fast in anything else."""
     found = [part for flag in given for part in shlex.split(flag)]
     names = {part.partition("=")[0].replace("_", "-") for part in found}
     if "--max-model-len" not in names:
         found += ["--max-model-len", str(CONTEXT)]
     if not names & {"--kv-cache-memory-bytes", "--gpu-memory-utilization"}:
-        found += ["--kv-cache-memory-bytes", str(KV_CACHE)]
+        found += ["--kv-cache-memory-bytes", str(GPU_CACHE if gpu else CPU_CACHE)]
+    if not gpu and "--dtype" not in names:
+        found += ["--dtype", "float32"]
     if gpu and "--gpu-memory-utilization" not in names:
         found += ["--gpu-memory-utilization", str(GPU_SHARE)]  # vLLM wants so much to be free when it starts
     return [*found, *(["--enforce-eager"] if eager and "--enforce-eager" not in names else [])]
@@ -78,7 +81,8 @@ def environment(side: str, given: Mapping[str, str]) -> dict[str, str]:
 
 @contextmanager
 def running(side: str, command: Sequence[str], folder: Path) -> Iterator[Server]:
-    """A server until the block ends. Raises RuntimeError, with the end of its log, where it does not start."""
+    """A server until the block ends. Raises RuntimeError where it does not start; whatever is raised meanwhile is
+    raised with the end of its log."""
     port, log = _port(), folder / f"{side}.log"
     with log.open("wb") as out:
         process = subprocess.Popen(
@@ -91,8 +95,11 @@ def running(side: str, command: Sequence[str], folder: Path) -> Iterator[Server]
     url = f"http://127.0.0.1:{port}"
     try:
         if not _started(process, url):
-            raise RuntimeError(f"the server ({side}) did not start:\n{log.read_text(errors='replace')[-6000:]}")
+            raise RuntimeError(f"the server ({side}) did not start")
         yield Server(url, httpx.get(f"{url}/v1/models", timeout=60).json()["data"][0]["id"], process)
+    except Exception as error:
+        error.add_note(f"What the server ({side}) printed last:\n{log.read_text(errors='replace')[-LOG:]}")
+        raise
     finally:
         _stop(process)
 

@@ -71,8 +71,12 @@ def test_both_servers_have_the_same_flags(part):
 
 def test_flags_leave_room_for_two_servers_unless_they_are_given(part):
     flags = part("servers").flags
-    assert flags([], gpu=False, eager=False) == ["--max-model-len", "4096", "--kv-cache-memory-bytes", str(4 << 30)]
-    assert flags([], gpu=True, eager=True)[-3:] == ["--gpu-memory-utilization", "0.45", "--enforce-eager"]
+    room = ["--max-model-len", "4096", "--kv-cache-memory-bytes"]
+    assert flags([], gpu=False, eager=False) == [*room, str(1 << 30), "--dtype", "float32"]
+    more = ["--gpu-memory-utilization", "0.45", "--enforce-eager"]
+    assert flags([], gpu=True, eager=True) == [*room, str(4 << 30), *more]
+    assert flags(["--dtype=bfloat16"], gpu=False, eager=False)[0] == "--dtype=bfloat16"
+    assert "--dtype" not in flags(["--dtype=bfloat16"], gpu=False, eager=False)
     own = ["--max-model-len=512", "--gpu-memory-utilization 0.3"]
     assert flags(own, gpu=True, eager=False) == ["--max-model-len=512", "--gpu-memory-utilization", "0.3"]
     assert flags(["--enforce-eager"], gpu=True, eager=True).count("--enforce-eager") == 1
@@ -111,8 +115,9 @@ def test_the_results_file_is_named_after_what_is_measured(overhead, monkeypatch)
 
 def test_a_server_that_does_not_start_says_why(part, tmp_path):
     command = [sys.executable, "-c", "import sys; sys.exit('no room for it')"]
-    with pytest.raises(RuntimeError, match="no room for it"), part("servers").running("on", command, tmp_path):
+    with pytest.raises(RuntimeError, match="did not start") as caught, part("servers").running("on", command, tmp_path):
         pass
+    assert "no room for it" in caught.value.__notes__[0]
 
 
 def test_a_server_is_ended_with_all_of_its_processes_and_they_are_its_memory(part):
