@@ -1,4 +1,4 @@
-"""What is asked of both servers: the same prompts, lengths and seeds, and no prompt twice of the same server."""
+"""What is asked of both servers: the same prompts, and lengths, and no prompt twice of the same server."""
 
 from __future__ import annotations
 
@@ -41,8 +41,7 @@ class Ask:
             "model": model,
             "messages": [{"role": "user", "content": self.content}],
             **self._length(),
-            "temperature": 1.0,
-            "seed": self.number,
+            "temperature": 0,
             "stream": True,
             "stream_options": {"include_usage": True},
             **({"hallucination": {"passages": list(self.passages), "policy": "annotate"}} if checked else {}),
