@@ -21,7 +21,7 @@ from groundwire.detector import Detector
 from groundwire.errors import GroundwireError, InputError, PromptTooLong
 from groundwire.prompts import render
 from groundwire.server.errors import ApiError
-from groundwire.server.jobs import EngineFailed, QueueFull, Scoring, Stopping, Stream
+from groundwire.server.jobs import EngineFailed, QueueFull, Scoring, Stopping, Stream, scored
 from groundwire.types import Detection, Example, Request
 
 logger = logging.getLogger(__name__)
@@ -259,7 +259,7 @@ class EngineLoop:
             job = self._scoring.popleft()
             self._busy_scoring = True
             count = SLICE if self._active else SLICE_IDLE
-        job.found += self._scores(job.next(count))
+        job.found += scored(self.detector, job.next(count))
         done = len(job.found) == len(job.examples)
         with self._changed:
             self._busy_scoring = False
@@ -267,16 +267,6 @@ class EngineLoop:
                 self._scoring.append(job)
         if done:
             self._send([(job, job.found)])
-
-    def _scores(self, examples: Sequence[Example]) -> list[Detection]:
-        """Detections of answers to one prompt; where they cannot be had together, one by one, each failing alone."""
-        try:
-            return self.detector.score_batch(examples)
-        except Exception as error:
-            if len(examples) > 1:
-                return [found for example in examples for found in self._scores([example])]
-            logger.exception("an answer was not checked")
-            return [self.detector.not_checked("capture_failed", type(error).__name__)]
 
     def _fail(self) -> None:
         """End every answer under way and begin afresh."""

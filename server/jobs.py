@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import takewhile
 from time import monotonic
 
 from groundwire.answering import Progress
+from groundwire.detector import Detector
 from groundwire.server.errors import ApiError
 from groundwire.types import Detection, Example, Request
+
+logger = logging.getLogger(__name__)
 
 
 class QueueFull(ApiError):
@@ -93,6 +97,17 @@ class Stream:
         if isinstance(event, Exception):
             raise event
         return event
+
+
+def scored(detector: Detector, examples: Sequence[Example]) -> list[Detection]:
+    """Detections of answers; where they cannot be had together, one by one, each failing alone."""
+    try:
+        return detector.score_batch(examples)
+    except Exception as error:
+        if len(examples) > 1:
+            return [found for example in examples for found in scored(detector, [example])]
+        logger.exception("an answer was not checked")
+        return [detector.not_checked("capture_failed", type(error).__name__)]
 
 
 @dataclass(eq=False)

@@ -122,7 +122,6 @@ class Follow:
         self._running, self._added, self._halts, self._late = running or halts is not None, added or [], halts, late
         self._asked: list[Asked] = []
         self._generators: list[AsyncGenerator[Any]] = []
-        self._scores: dict[Choice, float] = {}
 
     @contextmanager
     def current(self) -> Iterator[None]:
@@ -176,7 +175,6 @@ class Follow:
             for asked in self._asked:
                 self._block.give_back([choice.place for choice in asked.choices if choice.place is not None])
         self._asked = []
-        self._scores.clear()
 
     async def _heard(
         self, asked: Asked, client: Any, prompt: Any, params: Any, request_id: str, args: Any, more: Any

@@ -20,7 +20,7 @@ from groundwire.engines.vllm.engine import NoGeneration, sampling, tokens_of
 from groundwire.engines.vllm.replay import Prompt, Replay
 from groundwire.errors import GroundwireError, PromptTooLong
 from groundwire.scoring import Scorer
-from groundwire.server.jobs import EngineFailed, QueueFull, Stopping
+from groundwire.server.jobs import EngineFailed, QueueFull, Stopping, scored
 from groundwire.server.vllm.link import Link
 from groundwire.types import Detection, Example, Readout, Request, Step
 
@@ -120,7 +120,7 @@ class Scoring:
             raise Stopping
         if not admitted and self._under_way >= self.max_queue:
             raise QueueFull(1)
-        return await self._run(self._replays, self._scores, examples)
+        return await self._run(self._replays, scored, self.detector, examples)
 
     async def run(self, work: Any, *args: Any) -> Any:
         """The result of `work(*args)`, in a thread. Raises EngineFailed where it fails, Stopping where it never ran."""
@@ -144,16 +144,6 @@ class Scoring:
             raise EngineFailed from None
         finally:
             self._under_way -= 1
-
-    def _scores(self, examples: Sequence[Example]) -> list[Detection]:
-        """Detections of all; where they cannot be had together, one by one, each failing alone."""
-        try:
-            return self.detector.score_batch(examples)
-        except Exception as error:
-            if len(examples) > 1:
-                return [found for example in examples for found in self._scores([example])]
-            logger.exception("an answer was not checked")
-            return [self.detector.not_checked("capture_failed", type(error).__name__)]
 
 
 class _Served:
