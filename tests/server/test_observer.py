@@ -164,7 +164,7 @@ def test_settings_that_contradict_it():
 
 
 def lines(log: Any, count: int) -> list[Any]:
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + 30
     while log.read_text().count("\n") < count:
         assert time.monotonic() < deadline, log.read_text()
         time.sleep(0.01)
@@ -185,11 +185,11 @@ def test_answers_go_out_unchecked_and_are_checked_afterwards(served: Callable[..
         settings["upstream_url"] = f"{served(detector=fake_detector({QUESTION: BAD})).base_url}/v1"
     slow = fake_detector({QUESTION: BAD})
     score = slow.score_batch
-    slow.score_batch = lambda examples: time.sleep(1) or score(examples)  # type: ignore[method-assign, func-returns-value]
+    slow.score_batch = lambda examples: time.sleep(3) or score(examples)  # type: ignore[method-assign, func-returns-value]
     server = served(settings=Settings(**settings), detector=slow)
     start = time.monotonic()
     response = server.client.post("/v1/chat/completions", json=body(stream=stream, n=2))
-    assert time.monotonic() - start < 0.9
+    assert time.monotonic() - start < 2.8
     assert (response.status_code, response.headers["x-groundwire-reason"]) == (200, "observer_mode")
     assert response.headers["x-groundwire-status"] == "disabled"
     whole = (

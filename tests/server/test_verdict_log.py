@@ -127,7 +127,7 @@ def test_a_slow_disk_delays_nobody(path, entry, monkeypatch):
     start = time.perf_counter()
     for _ in range(100):
         log.write(entry)
-    assert time.perf_counter() - start < 0.1
+    assert time.perf_counter() - start < 1  # writing them takes 2
     log.close()
     assert len(dropped) >= 80
     assert len(dropped) + len(rows(path)) == 100

@@ -23,13 +23,15 @@ ODD = "odd one"
 class Breaking:
     """The fake detector, that notes its process in `folder` and takes `seconds` for a unit.
 
+    With `together`, it scores nothing before so many processes have one: a quick worker leaves work to a slow one.
     A response FATAL kills its process, `times` times over all processes; BROKEN raises, and so does
     ODD, by a fault that is no error of ours; with "ZeroDivisionError" it stays broken.
     """
 
-    def __init__(self, folder: Path, seconds: float = 0.0, times: int = 1) -> None:
+    def __init__(self, folder: Path, seconds: float = 0.0, times: int = 1, together: int = 1) -> None:
         self.inner = fake_detector()
         self.threshold, self.seconds, self.folder, self.times = self.inner.threshold, seconds, folder, times
+        self.together = together
         self.broken = False
         (folder / f"{os.getpid()}.pid").touch()
 
@@ -39,6 +41,10 @@ class Breaking:
 
     def score_batch(self, examples: Sequence[Example], **options: Any) -> list[Detection]:
         time.sleep(self.seconds)
+        end = time.monotonic() + 120
+        while len(pids(self.folder)) < self.together:
+            assert time.monotonic() < end, f"only {len(pids(self.folder))} of {self.together} workers started"
+            time.sleep(0.01)
         responses = [example.response for example in examples]
         if FATAL in responses and len(list(self.folder.glob("*.death"))) < self.times:
             (self.folder / f"{os.getpid()}.death").touch()

@@ -60,7 +60,7 @@ def runner(tmp_path_factory) -> Iterator[WorkersRunner]:
 
 def test_two_workers_give_what_one_process_gives(tmp_path):
     given = units(12)
-    with WorkersRunner(breaking(tmp_path, seconds=0.02), OPTIONS, workers=2) as runner:
+    with WorkersRunner(breaking(tmp_path, together=2), OPTIONS, workers=2) as runner:
         assert isinstance(runner, Runner)
         outcomes = list(runner.run(given))
     assert as_local(outcomes, given)
