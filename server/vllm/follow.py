@@ -71,11 +71,13 @@ class Choice:
 
 @dataclass(eq=False)
 class Asked:
-    """One prompt that vLLM was asked to answer. ids: of the prompt, once known. plain: whether they are all of it."""
+    """One prompt that vLLM was asked to answer. ids: of the prompt, once known. plain: whether they are all of it.
+    salt: of its place in the prefix cache."""
 
     key: str
     plain: bool
     late: bool  # reasoning comes before the answer
+    salt: str | None
     foreign: bool  # answered with a LoRA adapter: not the model that the detector was trained on
     choices: list[Choice] = field(default_factory=list)
     ids: list[int] = field(default_factory=list)
@@ -150,7 +152,8 @@ class Follow:
         """vLLM's `generate`, followed."""
         foreign = more.get("lora_request") is not None
         plain = isinstance(prompt, dict) and prompt.get("type") == "token"
-        asked = Asked(uuid.uuid4().hex, plain, self._late, foreign)
+        salt = prompt.get("cache_salt") if isinstance(prompt, dict) else None
+        asked = Asked(uuid.uuid4().hex, plain, self._late, salt, foreign)
         self._asked.append(asked)
         places = self._block.lend(params.n) if self._running and self._block and not self._late else ()
         if self._halts is not None and not self._late and not places:
@@ -241,6 +244,8 @@ async def finish(client: Any, choice: Choice) -> bool:
     wish = Wish(asked.key, choices=len(asked.choices))
     params = SamplingParams(max_tokens=1, temperature=0, detokenize=False, extra_args=wish.to_args())
     prompt = TokensPrompt(prompt_token_ids=[*asked.ids, *choice.ids])
+    if asked.salt is not None:
+        prompt["cache_salt"] = asked.salt
     try:
         async for _ in client.generate(prompt, params, f"{choice.number}_groundwire-{uuid.uuid4().hex}"):
             pass

@@ -6,41 +6,34 @@ import asyncio
 import copy
 import logging
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from jaxtyping import Float
-from torch import Tensor
-
 from groundwire.detector import Detector
-from groundwire.engines.base import Asked, Generation
 from groundwire.engines.reader import Identity
-from groundwire.engines.vllm.engine import NoGeneration, sampling, tokens_of
-from groundwire.engines.vllm.replay import Prompt, Replay
-from groundwire.errors import GroundwireError, PromptTooLong
-from groundwire.scoring import Scorer
+from groundwire.engines.vllm.engine import sampling, tokens_of
+from groundwire.engines.vllm.replay import Prompt, ReplayEngine
+from groundwire.errors import GroundwireError
 from groundwire.server.jobs import EngineFailed, QueueFull, Stopping, scored
 from groundwire.server.vllm.link import Link
-from groundwire.types import Detection, Example, Readout, Request, Step
+from groundwire.types import Detection, Example
 
 logger = logging.getLogger(__name__)
 
 THREADS = 4
 
 
-class ServedEngine:
-    """vLLM's engine as it serves. See `Engine`; its methods are called from threads, never in the event loop `loop`.
+class ServedEngine(ReplayEngine):
+    """vLLM's engine as it serves. See `ReplayEngine`; its methods are called from threads, never in the event loop.
 
-    It generates nothing by itself: vLLM's own API does.
+    Made in the event loop.
     """
 
     def __init__(self, client: Any, link: Link, identity: Identity, hookpoint: str) -> None:
-        self.hookpoint, self.model_id = hookpoint, identity.id
-        self.fingerprint: Mapping[str, str] = identity.fingerprint
-        self.context: int = client.model_config.max_model_len - 1  # vLLM generates a token after every prompt
+        backend = _Served(client, link, asyncio.get_running_loop())
+        super().__init__(backend, identity, hookpoint, context=client.model_config.max_model_len)
         self._tokenizer, self._own = identity.tokenizer, threading.local()
-        self._replay = Replay(_Served(client, link, asyncio.get_running_loop()))
 
     @property
     def tokenizer(self) -> Any:
@@ -48,33 +41,6 @@ class ServedEngine:
         if not hasattr(self._own, "tokenizer"):
             self._own.tokenizer = copy.deepcopy(self._tokenizer)
         return self._own.tokenizer
-
-    @property
-    def tokens_read(self) -> int:
-        """See `Engine`."""
-        return self._replay.tokens_read
-
-    def replay(self, asked: Sequence[Asked], scorer: Scorer, *, features: bool = False) -> list[list[Readout]]:
-        """See `Engine.replay`."""
-        for each in asked:
-            longest = max(map(len, each.responses), default=0)
-            if len(each.prompt) + longest > self.context:
-                raise PromptTooLong(f"{len(each.prompt)} prompt and {longest} response tokens; context {self.context}")
-        return self._replay.replay(asked, scorer, features=features)
-
-    def read(self, ids: Sequence[int]) -> Float[Tensor, "tokens d"]:
-        """See `Engine.read`."""
-        return self._replay.rows(ids)
-
-    def begin(self, scorer: Scorer) -> Generation:
-        """A generation that refuses every request."""
-        return NoGeneration()
-
-    def generate(self, requests: Sequence[Request], scorer: Scorer) -> Iterator[tuple[str, Step]]:
-        """Raises InputError."""
-        for request in requests:
-            self.begin(scorer).add(request)
-        return iter(())
 
 
 class Scoring:

@@ -2,40 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from jaxtyping import Float
-from torch import Tensor
-
 from groundwire.artifact import Artifact
 from groundwire.detector import DEFAULT_ARTIFACT
-from groundwire.engines.base import Asked, Generation
 from groundwire.engines.reader import Identity, identify
-from groundwire.engines.vllm.replay import Prompt, Replay
+from groundwire.engines.vllm.replay import Prompt, ReplayEngine
 from groundwire.engines.vllm.wire import KEY
 from groundwire.engines.vllm.worker import WORKER
-from groundwire.errors import GroundwireError, InputError, MissingExtra, ModelError, PromptTooLong
-from groundwire.scoring import Scorer
-from groundwire.types import Readout, Request, Step
+from groundwire.errors import GroundwireError, MissingExtra, ModelError
 
 
-class VllmEngine:
-    """Reads with a `vllm.LLM` that runs our worker. See `Engine`; it generates nothing by itself.
+class VllmEngine(ReplayEngine):
+    """Reads with a `vllm.LLM` that runs our worker. See `ReplayEngine`.
 
     identity: which model the LLM has. hookpoint: the detector's.
     """
 
     def __init__(self, llm: Any, identity: Identity, hookpoint: str) -> None:
-        self.llm, self.hookpoint = llm, hookpoint
-        self.tokenizer, self.model_id = identity.tokenizer, identity.id
-        self.fingerprint: Mapping[str, str] = identity.fingerprint
         config = llm.llm_engine.model_config
-        self.context: int = config.max_model_len - 1  # vLLM generates a token after every prompt
+        super().__init__(_Offline(llm), identity, hookpoint, context=config.max_model_len)
+        self.llm, self.tokenizer = llm, identity.tokenizer
         self.dtype = f"vllm {str(config.dtype).removeprefix('torch.')}"  # other sums than another engine's
-        self._replay = Replay(_Offline(llm))
 
     @classmethod
     def open(cls, artifact: str | Path | None = None, *, model: str | Path | None = None, **options: Any) -> VllmEngine:
@@ -67,63 +58,6 @@ class VllmEngine:
                 remedy="see vLLM's own messages above",
             ) from error
         return cls(llm, identity, loaded.hookpoint)
-
-    @property
-    def tokens_read(self) -> int:
-        """See `Engine`."""
-        return self._replay.tokens_read
-
-    def replay(self, asked: Sequence[Asked], scorer: Scorer, *, features: bool = False) -> list[list[Readout]]:
-        """See `Engine.replay`."""
-        for each in asked:
-            self.check_length(len(each.prompt), max(map(len, each.responses), default=0))
-        return self._replay.replay(asked, scorer, features=features)
-
-    def read(self, ids: Sequence[int]) -> Float[Tensor, "tokens d"]:
-        """See `Engine.read`."""
-        self.check_length(len(ids), 0)
-        return self._replay.rows(ids)
-
-    def begin(self, scorer: Scorer) -> Generation:
-        """A generation that refuses every request: vLLM generates in its server."""
-        return NoGeneration()
-
-    def generate(self, requests: Sequence[Request], scorer: Scorer) -> Iterator[tuple[str, Step]]:
-        """Raises InputError on any request: vLLM generates in its server."""
-        for request in requests:
-            NoGeneration().add(request)
-        return iter(())
-
-    def check_length(self, prompt: int, response: int) -> None:
-        """Raises PromptTooLong where so many tokens exceed the context."""
-        if prompt + response > self.context:
-            raise PromptTooLong(
-                f"{prompt} prompt tokens and {response} response tokens",
-                expected=f"at most {self.context} together, vLLM's --max-model-len less one",
-                remedy="send fewer or shorter passages, or raise --max-model-len",
-            )
-
-
-class NoGeneration:
-    """See `Generation`: one that never has a request."""
-
-    def __len__(self) -> int:
-        return 0
-
-    def add(self, request: Request) -> int:
-        """Raises InputError."""
-        raise InputError(
-            f"request {request.id!r} to be answered by the vLLM engine",
-            expected="answers that exist: score, score_batch, groundwire score",
-            remedy="ask vLLM's own API for answers (`groundwire serve --engine vllm`), or use the transformers engine",
-        )
-
-    def drop(self, request_id: str) -> None:
-        """There is none."""
-
-    def step(self) -> list[tuple[str, Step]]:
-        """Nothing."""
-        return []
 
 
 class _Offline:

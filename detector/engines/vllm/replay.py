@@ -8,15 +8,19 @@ from __future__ import annotations
 
 import itertools
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
-from groundwire.engines.base import Asked
+from jaxtyping import Float
+from torch import Tensor
+
+from groundwire.engines.base import Asked, Generation
+from groundwire.engines.reader import Identity
 from groundwire.engines.vllm.wire import Take, Wish, unpack, unpack_rows
-from groundwire.errors import CaptureError
+from groundwire.errors import CaptureError, InputError, PromptTooLong
 from groundwire.scoring import Scorer
-from groundwire.types import Readout
+from groundwire.types import Readout, Request, Step
 
 TOGETHER = 2048  # requests handed to vLLM at once
 TOGETHER_FEATURES = 64  # likewise, where every token's features come back
@@ -45,14 +49,22 @@ class Backend(Protocol):
         ...
 
 
-class Replay:
-    """Reads answers through a backend. tokens_read: tokens that went through the model so far."""
+class ReplayEngine:
+    """An `Engine` that reads answers through a backend, and generates none: vLLM does that in its server.
 
-    def __init__(self, backend: Backend) -> None:
+    identity: which model the backend runs. hookpoint: the detector's. context: vLLM's. tokens_read: see `Engine`.
+    """
+
+    def __init__(self, backend: Backend, identity: Identity, hookpoint: str, *, context: int) -> None:
         self._backend, self.tokens_read = backend, 0
+        self.model_id, self.hookpoint = identity.id, hookpoint
+        self.fingerprint: Mapping[str, str] = identity.fingerprint
+        self.context = context - 1  # vLLM generates a token after every prompt
 
     def replay(self, asked: Sequence[Asked], scorer: Scorer, *, features: bool = False) -> list[list[Readout]]:
         """See `Engine.replay`. Raises CaptureError where rows are missing for all that."""
+        for each in asked:
+            self.check_length(len(each.prompt), max(map(len, each.responses), default=0))
         places = {
             (tuple(each.prompt), tuple(response)): None for each in asked for response in each.responses if response
         }  # equal answers to a prompt are read once
@@ -66,12 +78,32 @@ class Replay:
             [found.get((tuple(each.prompt), tuple(response)), empty) for response in each.responses] for each in asked
         ]
 
-    def rows(self, ids: Sequence[int]) -> Any:
-        """Residual rows of a token sequence at the hookpoint. Raises CaptureError."""
+    def read(self, ids: Sequence[int]) -> Float[Tensor, "tokens d"]:
+        """See `Engine.read`. Raises CaptureError."""
+        self.check_length(len(ids), 0)
         wish = Wish(uuid.uuid4().hex, start=0, hold=0, replay=True, rows=True)
         (data,), read = self._backend.read([Prompt(list(ids), wish, fresh=True)])
         self.tokens_read += read
         return unpack_rows(_there(data))
+
+    def begin(self, scorer: Scorer) -> Generation:
+        """A generation that refuses every request."""
+        return NoGeneration()
+
+    def generate(self, requests: Sequence[Request], scorer: Scorer) -> Iterator[tuple[str, Step]]:
+        """Raises InputError on any request."""
+        for request in requests:
+            NoGeneration().add(request)
+        return iter(())
+
+    def check_length(self, prompt: int, response: int) -> None:
+        """Raises PromptTooLong where so many tokens exceed the context."""
+        if prompt + response > self.context:
+            raise PromptTooLong(
+                f"{prompt} prompt tokens and {response} response tokens",
+                expected=f"at most {self.context} together, vLLM's --max-model-len less one",
+                remedy="send fewer or shorter passages, or raise --max-model-len",
+            )
 
     def _found(self, batch: Sequence[tuple[tuple[int, ...], tuple[int, ...]]], features: bool) -> list[bytes]:
         prompts = [_prompt(prompt, response, features) for prompt, response in batch]
@@ -84,6 +116,28 @@ class Replay:
             for i, data in zip(again, more, strict=True):
                 found[i] = data
         return [_there(data) for data in found]
+
+
+class NoGeneration:
+    """See `Generation`: one that never has a request."""
+
+    def __len__(self) -> int:
+        return 0
+
+    def add(self, request: Request) -> int:
+        """Raises InputError."""
+        raise InputError(
+            f"request {request.id!r} to be answered by the vLLM engine",
+            expected="answers that exist: score, score_batch, groundwire score",
+            remedy="ask vLLM's own API for answers (`groundwire serve --engine vllm`), or use the transformers engine",
+        )
+
+    def drop(self, request_id: str) -> None:
+        """There is none."""
+
+    def step(self) -> list[tuple[str, Step]]:
+        """Nothing."""
+        return []
 
 
 def _prompt(prompt: Sequence[int], response: Sequence[int], features: bool, *, fresh: bool = False) -> Prompt:

@@ -387,6 +387,20 @@ def test_the_last_token_of_an_answer_that_ended_by_length_is_read_afterwards(eng
     following(work)
 
 
+@pytest.mark.parametrize("salt", [None, "tenant"])
+def test_it_is_read_with_the_salt_of_its_request(engine, following, salt):
+    """So that it finds what the prefix cache has of the prompt."""
+    engine.says(ids_of(engine, BAD))
+
+    async def work(one: Followed) -> None:
+        prompt = {"type": "token", "prompt_token_ids": [5, 6], **({"cache_salt": salt} if salt else {})}
+        await one.answer(prompt=prompt, max_tokens=4)
+        assert await finish(engine, one.follow.choice(0))
+        assert [prompt.get("cache_salt") for prompt, *_ in engine.requests] == [salt, salt]
+
+    following(work)
+
+
 def test_not_where_the_context_is_full(engine, following):
     engine.says(ids_of(engine, GOOD))
 

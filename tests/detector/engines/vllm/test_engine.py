@@ -9,7 +9,8 @@ import pytest
 
 from groundwire.engines.base import Asked, Engine
 from groundwire.engines.reader import identify
-from groundwire.engines.vllm.engine import NoGeneration, VllmEngine, first_of, tokens_of
+from groundwire.engines.vllm.engine import VllmEngine, first_of, tokens_of
+from groundwire.engines.vllm.replay import NoGeneration
 from groundwire.errors import InputError, MissingExtra, PromptTooLong
 from groundwire.types import Request
 

@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from groundwire.engines.base import Asked
-from groundwire.engines.vllm.replay import Prompt, Replay
+from groundwire.engines.reader import Identity
+from groundwire.engines.vllm.replay import Prompt, ReplayEngine
 from groundwire.engines.vllm.slots import Part, Slots
 from groundwire.errors import CaptureError
 from groundwire.scoring import Scorer
@@ -39,6 +40,10 @@ class Cached:
         return self.slots.take([prompt.take for prompt in prompts]), total
 
 
+def reading(backend: Cached) -> ReplayEngine:
+    return ReplayEngine(backend, Identity("tiny", "tiny", None, {}), "model.layers.2", context=64)
+
+
 def _shared(one: list[int], other: list[int]) -> int:
     count = 0
     for a, b in zip(one, other, strict=False):
@@ -50,7 +55,7 @@ def _shared(one: list[int], other: list[int]) -> int:
 
 def test_answers_to_a_prompt_share_its_beginning(scorer):
     backend = Cached(scorer)
-    replay = Replay(backend)
+    replay = reading(backend)
     prompt = list(range(20))
     asked = [Asked(prompt, [[1, 2, 3], [], [4, 5], [1, 2, 3]]), Asked(prompt[:10], [[7]])]
     found = replay.replay(asked, scorer)
@@ -64,7 +69,7 @@ def test_answers_to_a_prompt_share_its_beginning(scorer):
 
 def test_an_answer_that_is_in_the_cache_is_read_afresh(scorer):
     backend = Cached(scorer)
-    replay = Replay(backend)
+    replay = reading(backend)
     asked = [Asked([1, 2, 3, 4], [[5, 6, 7, 8]])]
     first = replay.replay(asked, scorer, features=True)[0][0]
     again = replay.replay(asked, scorer, features=True)[0][0]
@@ -77,9 +82,9 @@ def test_an_answer_that_is_in_the_cache_is_read_afresh(scorer):
 def test_residual_rows_of_a_sequence(scorer):
     backend = Cached(scorer)
     backend.known.append([1, 2, 3])
-    assert Replay(backend).rows([1, 2, 3]).shape == (3, WIDTH)
+    assert reading(backend).read([1, 2, 3]).shape == (3, WIDTH)
 
 
 def test_rows_that_never_come_are_no_verdict(scorer):
     with pytest.raises(CaptureError, match="has no rows"):
-        Replay(Cached(scorer, broken=True)).replay([Asked([1], [[2]])], scorer)
+        reading(Cached(scorer, broken=True)).replay([Asked([1], [[2]])], scorer)
