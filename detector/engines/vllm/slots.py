@@ -12,8 +12,8 @@ that never came (a prefix-cache hit over an answer) are found missing.
 from __future__ import annotations
 
 import logging
-from collections import OrderedDict
-from collections.abc import Iterable, Sequence
+from collections import OrderedDict, deque
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -40,6 +40,15 @@ class Part:
     request_id: str
     first: int
     count: int
+
+
+@dataclass(frozen=True)
+class _Told:
+    """Running scores on their way off the device. there: whether they have come. entries: place, tag, rows of each."""
+
+    sums: Tensor
+    there: Callable[[], bool]
+    entries: list[tuple[int, int, int]]
 
 
 @dataclass(eq=False)
@@ -93,6 +102,7 @@ class Slots:
         self._live: dict[str, _Followed] = {}  # by vLLM's own id
         self._named: OrderedDict[Name, _Followed] = OrderedDict()
         self._done: OrderedDict[Name, bytes | None] = OrderedDict()  # of replays
+        self._told: deque[_Told] = deque()
 
     def __len__(self) -> int:
         """Choices that have a slot."""
@@ -163,6 +173,16 @@ class Slots:
         if not all(followed.wish.rows for followed, _ in owners):
             self._lay(owners, self.scorer.encode(chosen))
             self._tell([followed for followed, _ in owners if followed.place is not None])
+
+    def tell(self) -> None:
+        """Write the running scores that the device has computed by now. Nobody waits for it."""
+        while self._told and self._running is not None:
+            told = self._told[0]
+            if not told.there():
+                return
+            for (place, tag_, rows), total in zip(told.entries, told.sums.tolist(), strict=True):
+                self._running.write(place, tag_, rows, total)
+            self._told.popleft()
 
     @torch.inference_mode()
     def take(self, takes: Sequence[Take]) -> list[bytes | None]:
@@ -260,18 +280,26 @@ class Slots:
             self.scorer.fold(self._state, self._picked(features, index), self._tensor(slots))
 
     def _tell(self, told: Sequence[_Followed]) -> None:
-        """Write the running scores of choices that want them."""
+        """Have the running scores written of choices that want them."""
         if self._running is None or not told:
             return
         self._settle(told)
-        known = [followed for followed in told if followed.folded]
+        known = [(f.slot, (f.place, tag(f.wish.key), f.folded)) for f in told if f.folded and f.place is not None]
         if not known:
             return
-        slots = self._tensor([followed.slot for followed in known])
-        sums = (self.scorer.logits(self._state, slots) - self.scorer.intercept).tolist()
-        for followed, total in zip(known, sums, strict=True):
-            if followed.place is not None:
-                self._running.write(followed.place, tag(followed.wish.key), followed.folded, total)
+        slots, entries = (list(column) for column in zip(*known, strict=True))
+        logits = self.scorer.logits(self._state, self._tensor(slots))
+        sums = (logits - self.scorer.intercept).to("cpu", non_blocking=True)
+        self._told.append(_Told(sums, self._mark(), entries))
+        self.tell()
+
+    def _mark(self) -> Callable[[], bool]:
+        """What tells whether the device has done all that it was given so far."""
+        if self.device.type != "cuda":
+            return lambda: True
+        event = torch.cuda.Event()
+        event.record()
+        return event.query
 
     def _picked(self, features: Tensor, index: Sequence[int]) -> Tensor:
         return features if len(index) == len(features) else features[self._tensor(index)]

@@ -93,10 +93,12 @@ class Following:
         return output
 
     def sample_tokens(self, *args: Any, **kwargs: Any) -> Any:
-        """Sample, as part of the step's time."""
+        """Sample, as part of the step's time; then write the scores so far that the device has by now."""
         start = perf_counter()
         output = super().sample_tokens(*args, **kwargs)  # type: ignore[misc]
         self._gw_seconds["pass"] += perf_counter() - start
+        if self._gw_slots is not None:
+            self._gw_slots.tell()
         return output
 
     def shutdown(self) -> None:

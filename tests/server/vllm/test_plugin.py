@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from importlib.metadata import entry_points
 from types import SimpleNamespace
 from typing import Any
@@ -80,8 +81,11 @@ def test_what_it_began_ends_with_the_server(engine, detector_folder, monkeypatch
 def test_our_metrics_stand_among_vllm_s(serve):
     server = serve()
     server.client.post("/v1/chat/completions", json=CHAT)
-    shown = prometheus_client.generate_latest(prometheus_client.REGISTRY).decode()
-    assert 'groundwire_requests_total{method="POST",route="/v1/chat/completions",status="200"} 1.0' in shown
+    counted = 'groundwire_requests_total{method="POST",route="/v1/chat/completions",status="200"} 1.0'
+    deadline = time.monotonic() + 30  # a request is counted when its reply has gone
+    while counted not in (shown := prometheus_client.generate_latest(prometheus_client.REGISTRY).decode()):
+        assert time.monotonic() < deadline, shown
+        time.sleep(0.01)
     assert "process_" not in shown  # those are vLLM's
     assert "python_" not in shown
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import pytest
@@ -264,6 +264,41 @@ def test_the_score_so_far_is_written_where_the_front_reads_it(scorer):
     finally:
         file.close()
     assert not file.path.exists()
+
+
+def test_nobody_waits_for_a_score_so_far(scorer, monkeypatch):
+    """On a GPU it is still being computed when its step has been handed over; here `done` says which are there."""
+    done, numbers = set(), iter(range(9))
+
+    def mark(self: Slots) -> Callable[[], bool]:
+        number = next(numbers)
+        return lambda: number in done
+
+    monkeypatch.setattr(Slots, "_mark", mark)
+    file = RunningFile()
+    try:
+        block = RunningBlock(file.path, file.block())
+        slots, (place,) = Slots(scorer, 2, file), block.lend(1)
+        one = Sequence_("r", 2, 9, rows_of(7, 9))
+        slots.begin("r", Wish("key", running=(place,)), 2)
+        step(slots, [(one, 3)])
+        for _ in range(3):  # each brings a score: 0, 1 and 2
+            step(slots, [(one, 1)])
+        totals = [folded(scorer, one.rows[2 : 3 + n]).logit - scorer.intercept for n in range(3)]
+        slots.tell()
+        assert block.read(place, tag("key")) is None
+        done |= {1}  # never before the one that came first
+        slots.tell()
+        assert block.read(place, tag("key")) is None
+        done |= {0}
+        slots.tell()
+        assert block.read(place, tag("key")) == pytest.approx(totals[1], abs=1e-5)
+        done |= {2, 3}
+        step(slots, [(one, 1)])
+        total = folded(scorer, one.rows[2:6]).logit - scorer.intercept
+        assert block.read(place, tag("key")) == pytest.approx(total, abs=1e-5)
+    finally:
+        file.close()
 
 
 def test_a_row_that_is_not_finite_is_told(scorer):
