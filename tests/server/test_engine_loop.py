@@ -61,7 +61,7 @@ def running(detector: Detector, work: Callable[[EngineLoop], Awaitable[None]], *
 
 
 async def settled(loop: EngineLoop) -> None:
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + 30
     while loop.active or loop.waiting:
         assert time.monotonic() < deadline, f"{loop.active} active and {loop.waiting} waiting were left"
         await asyncio.sleep(0.005)

@@ -531,8 +531,8 @@ def test_a_client_that_vanishes_ends_the_upstream_s_work(before, scripted, given
             received += socket.recv(4096)
         while not scripted.paths:
             time.sleep(0.01)
-    assert scripted.left.acquire(timeout=5)
-    deadline = time.monotonic() + 5
+    assert scripted.left.acquire(timeout=30)
+    deadline = time.monotonic() + 30
     while server.app.state.upstream.under_way:
         assert time.monotonic() < deadline
         time.sleep(0.01)
@@ -563,7 +563,7 @@ def test_many_clients_that_vanish_leave_nothing(before, scripted):
             await asyncio.gather(*(vanish(i) for i in range(60)))
 
     asyncio.run(run())
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 30
     while server.app.state.upstream.under_way:
         assert time.monotonic() < deadline
         time.sleep(0.01)
@@ -632,7 +632,7 @@ def test_the_log_and_the_metrics_know_the_answers(before, scripted, tmp_path):
     scripted.streams(*STREAM)
     streamed(client)
     assert 'groundwire_flagged_total{source="gateway"} 2.0' in server.client.get("/metrics").text
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + 30
     while log.read_text().count("\n") < 2:
         assert time.monotonic() < deadline
         time.sleep(0.01)

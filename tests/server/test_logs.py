@@ -40,7 +40,7 @@ def lines():
 
 def requests(lines, count=1):
     """The lines of `count` requests; each is written when its reply has gone."""
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 30
     while len(found := [line for line in lines() if line["event"] == "request"]) < count:
         assert time.monotonic() < deadline, found
         time.sleep(0.005)

@@ -43,7 +43,7 @@ def traced(served, monkeypatch) -> Any:
 
     def finished(count: int) -> list[Any]:
         """The request's own span ends after the client has its answer."""
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 30
         while len(found := spans.get_finished_spans()) < count and time.monotonic() < deadline:
             time.sleep(0.01)
         assert len(found) == count, [span.name for span in found]

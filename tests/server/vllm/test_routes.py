@@ -242,7 +242,7 @@ def test_a_client_that_leaves_ends_what_it_asked_for(serve, engine):
     body = {**CHAT[1], "stream": True, "max_tokens": 5000, "hallucination": {"passages": [PASSAGE], "running": True}}
     with server.client.stream("POST", CHAT[0], json=body) as response:
         next(response.iter_lines())
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 30
     while not engine.aborted or engine.followed:
         assert time.monotonic() < deadline
         time.sleep(0.01)
