@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import openai
 import pytest
 import torch
 
@@ -275,9 +276,9 @@ def _ask(server: Server) -> None:
 
 async def _crowd(server: Server) -> list[str]:
     """What the verdicts of the streams say that stayed to their end."""
-    client, model = server.async_client, server.model
+    model = server.model
 
-    async def one(i: int) -> str | None:
+    async def one(client: openai.AsyncOpenAI, i: int) -> str | None:
         chunks = await client.chat.completions.create(
             model=model,
             messages=messages(i),  # type: ignore[arg-type]
@@ -296,5 +297,6 @@ async def _crowd(server: Server) -> list[str]:
                 return None
         return status
 
-    found = await asyncio.gather(*(one(i) for i in range(LEFT + STAYED)))
+    async with server.async_client as client:
+        found = await asyncio.gather(*(one(client, i) for i in range(LEFT + STAYED)))
     return [status for status in found if status is not None]

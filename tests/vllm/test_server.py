@@ -280,9 +280,9 @@ def test_aborted_streams_leave_nothing_behind_and_harm_no_other(server, referenc
 
 
 async def _crowd(server: Server) -> list[tuple[int, str, dict[str, Any]]]:
-    client, gate, finished, model = server.async_client, asyncio.Semaphore(40), [], server.model
+    gate, finished, model = asyncio.Semaphore(40), [], server.model
 
-    async def one(i: int) -> None:
+    async def one(client: openai.AsyncOpenAI, i: int) -> None:
         async with gate:
             chunks = await client.chat.completions.create(
                 model=model,
@@ -304,7 +304,8 @@ async def _crowd(server: Server) -> list[tuple[int, str, dict[str, Any]]]:
                     return
             finished.append((i % 5, text, last))
 
-    await asyncio.gather(*(one(i) for i in range(ABORTED + FINISHED)))
+    async with server.async_client as client:
+        await asyncio.gather(*(one(client, i) for i in range(ABORTED + FINISHED)))
     return finished
 
 
