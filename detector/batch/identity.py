@@ -41,7 +41,7 @@ def identity(detector: Any, options: Options, columns: Columns, source: Sequence
         "columns": columns.given,
         "plan": {
             "window": [windows.ROWS, windows.CHARACTERS],
-            "unit": [units.CHARACTERS, units.PROMPT_ROWS, units.ROWS],
+            "unit": [getattr(detector, "characters", units.CHARACTERS), units.PROMPT_ROWS, units.ROWS],
         },
         "input": list(source),  # for people: what was read is known by its content
     }

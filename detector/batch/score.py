@@ -114,7 +114,7 @@ def score_file(
                 overwrite=overwrite,
             )
             stack.enter_context(collected)
-        run = _Run(output, options, bar, strict, collected)
+        run = _Run(output, options, bar, strict, described.characters, collected)
         runner = stack.enter_context(runner or _local(detector, options))
         for scored in runner.run(run.units(read_rows(names, columns))):
             run.finish(scored)
@@ -130,11 +130,17 @@ class _Run:
     """Hands out what is to be scored, and takes in what was; a runner may do these in two threads."""
 
     def __init__(
-        self, output: Output, options: Options, progress: Progress, strict: bool, features: FeaturesFile | None = None
+        self,
+        output: Output,
+        options: Options,
+        progress: Progress,
+        strict: bool,
+        characters: int,
+        features: FeaturesFile | None = None,
     ) -> None:
         self.summary = Summary()
         self._output, self._options, self._progress, self._strict = output, options, progress, strict
-        self._features = features
+        self._characters, self._features = characters, features
         self._under_way: dict[int, list[Row | None]] = {}  # rows by unit; None for one that is there already
         self._rows = 0
         self._error: Exception | None = None
@@ -148,7 +154,7 @@ class _Run:
             while (window := next(cut, None)) is not None:
                 with self._lock:
                     found = self._begin(window)
-                for unit in units(window, number):
+                for unit in units(window, number, characters=self._characters):
                     number = unit.number + 1
                     taken = [None if at in found else window.rows[at - window.first] for at in unit.places]
                     there = self._features is None or self._features.has(unit)

@@ -22,6 +22,8 @@ class VllmEngine(ReplayEngine):
     identity: which model the LLM has. hookpoint: the detector's.
     """
 
+    unit_characters = 2**18  # several full steps of a GPU: between two units it has nothing to do
+
     def __init__(self, llm: Any, identity: Identity, hookpoint: str) -> None:
         config = llm.llm_engine.model_config
         super().__init__(_Offline(llm), identity, hookpoint, context=config.max_model_len)

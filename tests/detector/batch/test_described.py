@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from groundwire.batch.described import Described
 from groundwire.batch.identity import detector_identity
+from groundwire.batch.units import CHARACTERS
 from groundwire.engines.fake import fake_detector
 from tests.detector.batch.test_score import WordDetector
 
@@ -11,6 +12,7 @@ def test_it_says_what_the_detector_says():
     assert found.threshold == 0.5
     assert found.identity == detector_identity(fake_detector())
     assert found.features is not None
+    assert found.characters == CHARACTERS
     assert [term["name"] for term in found.features["terms"]] == ["word absent from the prompt", "word of the prompt"]
 
 

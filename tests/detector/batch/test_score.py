@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -163,6 +164,17 @@ def test_rows_of_one_prompt_are_bounded(source, target):
     score_file(detector, source, target)
     assert max(len(batch) for batch in detector.batches) <= PROMPT_ROWS
     assert sum(len(batch) for batch in detector.batches) == 2 * PROMPT_ROWS + 1
+
+
+def test_an_engine_that_batches_by_itself_gets_more_at_once(source, target):
+    fill(source, *(row(i, prompt=f"{i}".ljust(CHARACTERS // 2)) for i in range(12)))
+    small, large = WordDetector(), WordDetector()
+    large.engine = SimpleNamespace(unit_characters=4 * CHARACTERS)  # type: ignore[attr-defined]
+    score_file(small, source, target)
+    with pytest.raises(InputError, match="plan unit"):
+        score_file(large, source, target)
+    score_file(large, source, target, overwrite=True)
+    assert [len(small.batches), len(large.batches)] == [12, 2]
 
 
 @pytest.mark.parametrize("error", [GroundwireError("broken"), KeyboardInterrupt(), MemoryError()])
