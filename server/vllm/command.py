@@ -14,6 +14,7 @@ import click
 
 from groundwire.artifact import Artifact
 from groundwire.engines.reader import DEFAULT_MODEL, Identity, identify
+from groundwire.engines.vllm.scheduler import SCHEDULER
 from groundwire.engines.vllm.worker import VARIABLE, WORKER
 from groundwire.errors import ArtifactError, GroundwireError, InputError, MissingExtra
 from groundwire.server.settings import PREFIX, Settings
@@ -93,7 +94,7 @@ def _model(arguments: Sequence[str]) -> tuple[str | None, list[str]]:
 
 
 def _served(model: str | None, rest: Sequence[str], settings: Settings) -> tuple[str, list[str]]:
-    """What vLLM is to load, and the flag for our worker where the detector fits it."""
+    """What vLLM is to load, and the flags for our worker and scheduler where the detector fits it."""
     artifact = read_artifact(settings)
     named = settings.detector is not None
     try:
@@ -116,7 +117,9 @@ def _served(model: str | None, rest: Sequence[str], settings: Settings) -> tuple
             )
         return found.source, []
     _check_flags(rest)
-    return found.source, [] if "--worker-cls" in rest else ["--worker-cls", WORKER]
+    worker, scheduler = _value(rest, "--worker-cls"), _value(rest, "--scheduler-cls")
+    ours = [] if worker else ["--worker-cls", WORKER]
+    return found.source, ours if scheduler or worker not in (None, WORKER) else [*ours, "--scheduler-cls", SCHEDULER]
 
 
 def _value(rest: Sequence[str], name: str) -> str | None:

@@ -17,6 +17,7 @@ from typing import Any
 
 from groundwire.calibration import sigmoid
 from groundwire.engines.vllm.running import RunningBlock, tag
+from groundwire.engines.vllm.scheduler import SCHEDULER, has_room
 from groundwire.engines.vllm.slots import ROOM
 from groundwire.engines.vllm.wire import KEY, Take, Wish
 from groundwire.server.errors import ApiError
@@ -56,7 +57,8 @@ class Choice:
     @property
     def rows(self) -> int:
         """How many of the ids were inputs: the last one was not, unless it was followed by one that is dropped."""
-        return len(self.ids) if self.halted else len(self.ids) - 1
+        lingered = self.ended_by == "length" and has_room(len(self.asked.ids), len(self.ids), self.asked.context)
+        return len(self.ids) if self.halted or (lingered and self.asked.lingers) else len(self.ids) - 1
 
     def hear(self, output: Any, *, whole: bool) -> None:
         """Take in an output of vLLM's: all of the answer so far, or what is new."""
@@ -72,13 +74,16 @@ class Choice:
 @dataclass(eq=False)
 class Asked:
     """One prompt that vLLM was asked to answer. ids: of the prompt, once known. plain: whether they are all of it.
-    salt: of its place in the prefix cache."""
+    salt: of its place in the prefix cache. context: most tokens of prompt and answer. lingers: where it ends by length,
+    its last token is read too (see `engines.vllm.scheduler`)."""
 
     key: str
     plain: bool
     late: bool  # reasoning comes before the answer
     salt: str | None
     foreign: bool  # answered with a LoRA adapter: not the model that the detector was trained on
+    context: int
+    lingers: bool
     choices: list[Choice] = field(default_factory=list)
     ids: list[int] = field(default_factory=list)
 
@@ -153,7 +158,9 @@ class Follow:
         foreign = more.get("lora_request") is not None
         plain = isinstance(prompt, dict) and prompt.get("type") == "token"
         salt = prompt.get("cache_salt") if isinstance(prompt, dict) else None
-        asked = Asked(uuid.uuid4().hex, plain, self._late, salt, foreign)
+        context = client.model_config.max_model_len
+        lingers = client.vllm_config.scheduler_config.scheduler_cls == SCHEDULER
+        asked = Asked(uuid.uuid4().hex, plain, self._late, salt, foreign, context, lingers)
         self._asked.append(asked)
         places = self._block.lend(params.n) if self._running and self._block and not self._late else ()
         if self._halts is not None and not self._late and not places:
@@ -239,8 +246,8 @@ async def finish(client: Any, choice: Choice) -> bool:
     from vllm import SamplingParams, TokensPrompt
 
     asked = choice.asked
-    if len(asked.ids) + len(choice.ids) >= client.model_config.max_model_len:
-        return False  # the context is full
+    if not has_room(len(asked.ids), len(choice.ids), asked.context):
+        return False
     wish = Wish(asked.key, choices=len(asked.choices))
     params = SamplingParams(max_tokens=1, temperature=0, detokenize=False, extra_args=wish.to_args())
     prompt = TokensPrompt(prompt_token_ids=[*asked.ids, *choice.ids])

@@ -36,6 +36,8 @@ from groundwire.detector import Detector
 from groundwire.engines.reader import Identity, identify
 from groundwire.engines.vllm.refusals import TESTED
 from groundwire.engines.vllm.running import RunningBlock
+from groundwire.engines.vllm.scheduler import SCHEDULER, has_room
+from groundwire.engines.vllm.wire import Wish
 from groundwire.engines.vllm.worker import WORKER, Following
 from groundwire.grounding import GroundingHead
 from groundwire.prompts import render
@@ -210,7 +212,7 @@ class RequestOutput:
 @dataclass
 class Sequence_:
     """One choice: the tokens it will say, and how many of prompt and answer were read. held: characters that may begin
-    a stop string. beyond: tokens that are read after its end."""
+    a stop string. beyond: tokens that are read after its end. lingers: a step more reads its last token."""
 
     name: str
     number: int
@@ -222,12 +224,18 @@ class Sequence_:
     ended_by: str = "length"
     stop: str | None = None
     beyond: int = 0
+    lingers: bool = False
     begun: bool = False
     sent: int = 0  # characters
 
     @property
     def limit(self) -> int:
-        return len(self.prompt) + len(self.tokens) - 1 + self.beyond
+        return len(self.prompt) + len(self.tokens) - 1 + self.beyond + self.lingers
+
+    @property
+    def steps(self) -> int:
+        """How often something is said of it."""
+        return len(self.tokens) + self.lingers
 
     def next(self) -> list[int]:
         """Ids of its next pass: the prompt, then one token each; `Z` for what was sampled after the end."""
@@ -236,7 +244,7 @@ class Sequence_:
 
     def output(self, place: int, params: SamplingParams) -> Output:
         """What is said of it after so many tokens, as the kind of output wants it."""
-        over = place + 1 >= len(self.tokens)
+        over = place + 1 >= self.steps
         ids = self.tokens[: place + 1]
         text = self.spelled(ids) if params.detokenize else ""
         if over and self.stop is not None:
@@ -247,7 +255,8 @@ class Sequence_:
         logprobs = None if params.logprobs is None else [{token: -0.5} for token in ids]
         if params.output_kind is RequestOutputKind.DELTA:
             text, self.sent = text[self.sent :], max(len(text), self.sent)
-            ids, logprobs = ids[-1:], logprobs and logprobs[-1:]
+            last = slice(place, None)
+            ids, logprobs = ids[last], logprobs and logprobs[last]
         ends = (self.ended_by, self.stop) if over else (None, None)
         return Output(self.number, text, list(ids), logprobs, *ends)
 
@@ -267,7 +276,9 @@ class Engine:
         self.aborted: list[str] = []
         self.vllm_config = config(additional_config={"groundwire": {"detector": str(detector)}})
         self.vllm_config.parallel_config.worker_cls = WORKER
-        self.vllm_config.scheduler_config = SimpleNamespace(max_num_batched_tokens=CONTEXT, max_num_seqs=8)
+        self.vllm_config.scheduler_config = SimpleNamespace(
+            max_num_batched_tokens=CONTEXT, max_num_seqs=8, scheduler_cls=None
+        )
         self.vllm_config.structured_outputs_config = SimpleNamespace(reasoning_parser="")
         self.model_config = self.vllm_config.model_config
         vars(self.model_config).update(
@@ -283,6 +294,10 @@ class Engine:
     def says(self, *answers: str | list[int]) -> None:
         """Answer each choice in turn, the last one for all others."""
         self.answer: Callable[[str, int], str | list[int]] = lambda _, number: answers[min(number, len(answers) - 1)]
+
+    def linger(self) -> None:
+        """Have our scheduler."""
+        self.vllm_config.scheduler_config.scheduler_cls = SCHEDULER
 
     @property
     def followed(self) -> int:
@@ -306,12 +321,12 @@ class Engine:
         self._cached.append(ids)
         finished = False
         try:
-            for place in range(max(len(choice.tokens) for choice in choices)):
+            for place in range(max(choice.steps for choice in choices)):
                 await asyncio.sleep(0)
-                due = [choice for choice in choices if place < len(choice.tokens)]
+                due = [choice for choice in choices if place < choice.steps]
                 while behind := [c for c in due if c.read < min(len(ids) + place + self.ahead, c.limit)]:
                     self._pass(behind, params)
-                finished = all(place + 1 >= len(choice.tokens) for choice in choices)
+                finished = all(place + 1 >= choice.steps for choice in choices)
                 if params.output_kind is RequestOutputKind.FINAL_ONLY:
                     due = choices if finished else []
                 if due:
@@ -337,7 +352,9 @@ class Engine:
             stop = next((stop for stop in stops if stop in self._text(tokens[:end])), None)
             if stop is not None or tokens[end - 1] == EOS:
                 return replace(planned, tokens=tokens[:end], ended_by="stop", stop=stop, beyond=self.ahead)
-        return planned
+        wish = Wish.of(params.extra_args)
+        lingers = self.vllm_config.scheduler_config.scheduler_cls == SCHEDULER and wish is not None and not wish.replay
+        return replace(planned, lingers=lingers and has_room(len(ids), len(tokens), CONTEXT))
 
     def _text(self, ids: list[int]) -> str:
         return self.tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)

@@ -15,6 +15,7 @@ import pytest
 from click.testing import CliRunner
 
 from groundwire.engines.reader import DEFAULT_MODEL
+from groundwire.engines.vllm.scheduler import SCHEDULER
 from groundwire.engines.vllm.worker import WORKER
 from groundwire.errors import ArtifactError, InputError, MissingExtra, ModelError
 from groundwire.server.command import serve
@@ -24,7 +25,7 @@ from groundwire.server.vllm import fit
 from groundwire.server.vllm.command import GROUPS, PLUGINS, run, vllm_command
 from tests.server.vllm.conftest import TERMS
 
-FLAG = ["--worker-cls", WORKER]
+FLAG = ["--worker-cls", WORKER, "--scheduler-cls", SCHEDULER]
 
 
 @pytest.fixture(autouse=True)
@@ -99,6 +100,13 @@ def test_without_a_model_it_is_the_default(model, identity, detector_folder, mon
 def test_a_model_that_only_vllm_knows_goes_to_vllm(capsys):
     assert line(["/nowhere/at/all"]) == ["/nowhere/at/all"]
     assert "/nowhere/at/all" in capsys.readouterr().err
+
+
+def test_a_scheduler_of_the_operator_s_stays(model, detector_folder):
+    for given in (["--scheduler-cls", "mine.Scheduler"], ["--scheduler_cls=mine.Scheduler"]):
+        assert line([model, *given], detector=detector_folder) == [model, "--worker-cls", WORKER, *given]
+    given = [model, "--worker-cls", WORKER]
+    assert line(given, detector=detector_folder) == [model, "--scheduler-cls", SCHEDULER, *given[1:]]
 
 
 def test_a_worker_of_the_operator_s_stays(model, detector_folder):

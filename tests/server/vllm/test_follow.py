@@ -387,6 +387,39 @@ def test_the_last_token_of_an_answer_that_ended_by_length_is_read_afterwards(eng
     following(work)
 
 
+@pytest.mark.parametrize("kind", RequestOutputKind)
+@pytest.mark.parametrize("halts", [None, lambda score: False])
+def test_with_our_scheduler_it_is_read_in_one_step_more(engine, following, kind, halts):
+    engine.says(ids_of(engine, BAD), GOOD)
+    engine.linger()
+
+    async def work(one: Followed) -> None:
+        await one.answer(max_tokens=7, n=2, output_kind=kind, logprobs=1)
+        for index, text in enumerate((BAD, GOOD)):
+            choice = one.follow.choice(index)
+            assert (choice.ended_by, choice.ids) == ("length", ids_of(engine, text)[:7])
+            assert (choice.rows, choice.visible) == (7, choice.ids)
+            assert one.heard(kind)[index] == (choice.text, choice.ids, "length")
+            assert_same(await one.readout(index, 7), folded(engine_scorer(one), choice.ids))
+        assert len(engine.requests) == 1
+
+    following(work, halts=halts)
+
+
+def test_not_even_then_where_the_context_is_full(engine, following):
+    engine.says(ids_of(engine, GOOD))
+    engine.linger()
+
+    async def work(one: Followed) -> None:
+        prompt = {"type": "token", "prompt_token_ids": [5] * (CONTEXT - 4)}
+        await one.answer(prompt=prompt, max_tokens=4)
+        assert one.follow.choice(0).rows == 3
+        await one.answer(prompt={**prompt, "prompt_token_ids": [5] * (CONTEXT - 5)}, max_tokens=4)
+        assert one.follow.choice(1).rows == 4
+
+    following(work)
+
+
 @pytest.mark.parametrize("salt", [None, "tenant"])
 def test_it_is_read_with_the_salt_of_its_request(engine, following, salt):
     """So that it finds what the prefix cache has of the prompt."""

@@ -143,6 +143,20 @@ def test_an_answer_that_ends_by_length(engine, judged, ahead):
     judged(work)
 
 
+@pytest.mark.parametrize("kind", RequestOutputKind)
+def test_an_answer_that_ends_by_length_with_our_scheduler(engine, judged, kind):
+    """Whatever the prompt is made of."""
+    engine.says(engine.tokenizer(BAD)["input_ids"])
+    engine.linger()
+
+    async def work(one: Judged) -> None:
+        await one.answer({"type": "multimodal", "prompt_token_ids": [5] * 9}, max_tokens=7, output_kind=kind)
+        assert parts(await one.verdict()) == parts(one.expected("It was finished in Z"))
+        assert (len(engine.requests), one.replays) == (1, 0)
+
+    judged(work)
+
+
 @pytest.mark.parametrize("full", [False, True])
 def test_a_last_token_that_cannot_be_read_is_left_out(engine, judged, full):
     """Where the context is full, or the prompt is more than tokens."""
