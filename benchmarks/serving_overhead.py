@@ -13,11 +13,10 @@ and both servers must read and write the same numbers of tokens: else the run fa
 - tokens/s: output tokens over the time from the first request to the last answer's end, verdict included
 - first token: from the request to its first text
 - between tokens: from text to text; vLLM puts several tokens into one where its server falls behind
-- end: from the last text to the end. The last token's text comes with it in both; in ours it waits for the verdict
+- end: from the last text but one to the end: the time of the last token, and in ours of the verdict
 
-An answer that its length ends costs most: its last token was never read, and is read in one more request, which reads
-again what the prefix cache has not of it (whole blocks are cached: 16 tokens on a GPU, 128 on a CPU). With `--ends
-itself` answers of the same lengths end with EOS, made certain at its place. GPU memory is what a server took until it
+An answer that its length ends costs most: its last token is read in one step more. With `--ends itself` answers of the
+same lengths end with EOS, made certain at its place. GPU memory is what a server took until it
 had answered once, with caches of the same size (`--kv-cache-memory-bytes`); resident memory is that of all processes of
 a server, at the end.
 """

@@ -20,8 +20,7 @@ ON, OFF = "on", "off"
 class Heard:
     """One streamed answer. Times are seconds of one clock.
 
-    number: the request's. texts: when each piece of text came, but for a last one that came with the end: it waits for
-    the verdict.
+    number: the request's. texts: when each piece of text came, but for the last: it comes with the end, or before.
     """
 
     number: int
@@ -42,7 +41,7 @@ class Heard:
 
     @property
     def end(self) -> float:
-        """From the last text to the end: the last token's time, and the verdict where there is one."""
+        """From the last text but one to the end: the last token's time, and the verdict where there is one."""
         return self.finished - self.texts[-1]
 
 
@@ -64,21 +63,20 @@ class Listener:
         self._usage = chunk.get("usage") or self._usage
         for choice in chunk["choices"]:
             self._verdict = choice.get("hallucination", self._verdict)
+            if choice["delta"].get("content"):
+                self._texts.append(now)
             if choice.get("finish_reason"):
                 self._finished = now
-            elif choice["delta"].get("content"):
-                self._texts.append(now)
 
     def heard(self, asked: Ask, *, checked: bool) -> Heard:
         """The whole answer. Raises RuntimeError where it is not what was asked for, verdict included."""
         said = {name: self._usage.get(name) for name in ("prompt_tokens", "completion_tokens")}
-        if len(self._texts) < 2 or not self._finished or said["completion_tokens"] != asked.tokens:
+        if len(self._texts) < 3 or not self._finished or said["completion_tokens"] != asked.tokens:
             raise RuntimeError(f"{len(self._texts)} texts, usage {said}: expected {asked.tokens} tokens")
         if why := wrong(self._verdict, checked=checked):
             raise RuntimeError(why)
-        return Heard(
-            asked.number, self._sent, tuple(self._texts), self._finished, int(said["prompt_tokens"] or 0), asked.tokens
-        )
+        texts = tuple(self._texts[:-1])
+        return Heard(asked.number, self._sent, texts, self._finished, int(said["prompt_tokens"] or 0), asked.tokens)
 
 
 def wrong(verdict: Any, *, checked: bool) -> str | None:

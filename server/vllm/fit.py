@@ -17,7 +17,6 @@ from groundwire.detector import DEFAULT_ARTIFACT, DEFAULT_TARGET, Detector
 from groundwire.engines.reader import Identity, identify
 from groundwire.engines.vllm.refusals import check_config
 from groundwire.engines.vllm.running import RunningBlock
-from groundwire.engines.vllm.scheduler import SCHEDULER
 from groundwire.engines.vllm.worker import WORKER, digest
 from groundwire.errors import ArtifactError, CaptureError, GroundwireError, InputError
 from groundwire.server.settings import Settings
@@ -25,7 +24,6 @@ from groundwire.server.vllm.link import Link
 from groundwire.server.vllm.scoring import ServedEngine
 
 FLAG = f"--worker-cls {WORKER}"
-SCHEDULER_FLAG = f"--scheduler-cls {SCHEDULER}"
 
 
 @dataclass(frozen=True)

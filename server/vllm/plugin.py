@@ -3,7 +3,8 @@
     client ─▶ vLLM's app and middleware ─▶ our app ─▶ Relay ─▶ vLLM's handler ─▶ FollowingClient ─▶ vLLM's engine
                                                           ▲ verdict: OwnJudge ◀─ Link ◀─ worker: Slots
 
-Named in VLLM_PLUGINS (`groundwire`); the worker in --worker-cls. Everything else of vLLM's API stays as it is.
+Named in VLLM_PLUGINS (`groundwire`); the worker in --worker-cls, the scheduler in --scheduler-cls. Everything else of
+vLLM's API stays as it is.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from groundwire.engines.vllm.refusals import TESTED
+from groundwire.engines.vllm.scheduler import SCHEDULER
 from groundwire.errors import CaptureError, InputError
 from groundwire.server import detect, logs, tracing
 from groundwire.server.app import create_app, load_detector, serving
@@ -32,6 +34,7 @@ from groundwire.server.vllm.settings import vllm_settings
 PATHS = ("/v1/chat/completions", "/v1/completions", "/v1/detect")
 # Routes of vLLM's that answer as well, and give no verdicts.
 OTHERS = ("/invocations", "/v1/chat/completions/batch", "/v1/messages", "/v1/responses", "/v2/chat")
+FLAG = f"--scheduler-cls {SCHEDULER}"
 HANDLERS = ("openai_serving_chat", "openai_serving_completion")
 
 
@@ -85,6 +88,8 @@ class Plugin:
                 if getattr(state, name, None) is not None:
                     getattr(state, name).engine_client = FollowingClient(engine_client)
             say("Groundwire: verdicts come from this model's own forward pass (detector %s).", found.detector.id)
+            if engine_client.vllm_config.scheduler_config.scheduler_cls != SCHEDULER:
+                say("Groundwire: an answer that ends by length costs one more request; %s spares it.", FLAG)
         if settings.policy != "annotate" and not _bound(settings):
             paths = ", ".join(OTHERS)
             _logger().warning("Groundwire: policy %s is not applied to %s.", settings.policy, paths)

@@ -194,13 +194,17 @@ def said(text, **more):
     return line(choices=[{"index": 0, "delta": {"content": text}, "finish_reason": None, **more}])
 
 
-def test_the_times_of_a_stream(part, asks):
+@pytest.mark.parametrize("apart", [False, True])
+def test_the_times_of_a_stream(part, asks, apart):
+    """The last text comes with the end in one server, and before it in the other."""
     listener, one = part("streams").Listener(10.0), part("asks").Ask(5, "c", (), 4)
     listener.hear(said(""), 10.5)  # the role
     for at, text in ((11.0, "It"), (11.5, " was"), (12.5, " built")):
         listener.hear(said(text), at)
         listener.hear("", at)
-    listener.hear(said(".", finish_reason="length", hallucination=CHECKED), 14.0)
+    if apart:
+        listener.hear(said("."), 13.0)
+    listener.hear(said("" if apart else ".", finish_reason="length", hallucination=CHECKED), 14.0)
     listener.hear(line(usage={"prompt_tokens": 7, "completion_tokens": 4}), 14.0)
     listener.hear("data: [DONE]", 14.0)
     found = listener.heard(one, checked=True)

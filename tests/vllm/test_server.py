@@ -117,6 +117,17 @@ def test_an_answer_that_ends_by_length_counts_its_last_token_too(server, referen
     assert ask(server, 4, max_tokens=1).choices[0].model_extra["hallucination"]["status"] == "checked"
 
 
+def test_that_takes_a_step_and_no_request(server):
+    def finished() -> float:
+        lines = httpx.get(f"{server.url}/metrics").text.splitlines()
+        return sum(float(line.rsplit(" ", 1)[1]) for line in lines if line.startswith("vllm:request_success_total"))
+
+    before = finished()
+    assert ask(server, 4, max_tokens=9).usage.completion_tokens == 9
+    assert stream(server, 4, max_tokens=9)[3] == "length"
+    assert finished() == before + 2
+
+
 @pytest.mark.parametrize("stop", ["lighthouse", "e", " was finished in the year of", "1889"])
 def test_an_answer_that_ends_at_a_stop_string(server, reference, stop):
     """The token that the stop string begins in is part of the answer, as where the transformers engine generates."""

@@ -98,6 +98,14 @@ def test_it_says_whose_verdicts_they_are(serve, caplog):
         serve()
     assert "verdicts come from this model's own forward pass (detector tiny)" in caplog.text
     assert "not among the tested" not in caplog.text
+    assert "costs one more request" in caplog.text
+
+
+def test_with_our_scheduler_there_is_nothing_to_spare(serve, engine, caplog):
+    engine.linger()
+    with caplog.at_level(logging.INFO):
+        serve()
+    assert "costs one more request" not in caplog.text
 
 
 def test_it_says_when_nothing_fits_and_what_to_do(engine, beside, caplog):
