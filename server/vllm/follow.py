@@ -112,6 +112,8 @@ class Follow:
 
     running: whether scores so far are wanted. added: of each prompt, what its texts add to them. halts: whether a score
     so far ends the answer. late: rows are folded at the end only, for it is not known before which make the answer.
+    linger: whether answers that end by length may, where vLLM has our scheduler; the reason they ended comes in a chunk
+    of its own then.
     """
 
     def __init__(
@@ -124,9 +126,11 @@ class Follow:
         added: list[Added] | None = None,
         halts: Callable[[float], bool] | None = None,
         late: bool = False,
+        linger: bool = True,
     ) -> None:
         self._link, self._block, self._intercept = link, block, intercept
         self._running, self._added, self._halts, self._late = running or halts is not None, added or [], halts, late
+        self._linger = linger
         self._asked: list[Asked] = []
         self._generators: list[AsyncGenerator[Any]] = []
 
@@ -159,7 +163,9 @@ class Follow:
         plain = isinstance(prompt, dict) and prompt.get("type") == "token"
         salt = prompt.get("cache_salt") if isinstance(prompt, dict) else None
         context = client.model_config.max_model_len
-        lingers = client.vllm_config.scheduler_config.scheduler_cls == SCHEDULER
+        # Where another engine decodes, it takes over as much of the cache as the prompt needs.
+        lingers = self._linger and "kv_transfer_params" not in (params.extra_args or {})
+        lingers = lingers and client.vllm_config.scheduler_config.scheduler_cls == SCHEDULER
         asked = Asked(uuid.uuid4().hex, plain, self._late, salt, foreign, context, lingers)
         self._asked.append(asked)
         places = self._block.lend(params.n) if self._running and self._block and not self._late else ()
@@ -169,7 +175,9 @@ class Follow:
         if not foreign:
             held = max((len(text.encode()) + AHEAD for text in _strings(params.stop)), default=1)
             late = self._late or held > ROOM // 2 or (held > 1 and bool(places))  # the score so far waits for no row
-            wish = Wish(asked.key, choices=params.n, hold=1 if late else held, keep=late, running=places)
+            wish = Wish(
+                asked.key, choices=params.n, hold=1 if late else held, keep=late, running=places, linger=lingers
+            )
             params.extra_args = {**(params.extra_args or {}), **wish.to_args()}
         outputs = self._heard(asked, client, prompt, params, request_id, args, more)
         self._generators.append(outputs)

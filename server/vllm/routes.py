@@ -115,6 +115,7 @@ def _follow(body: Forwarded, state: Any, asked: Asked, rules: Rules | None) -> F
         added=added,
         halts=halts,
         late=late,
+        linger=not late and not asked.given.get("tools"),  # parsers that finish with the last token's chunk
     )
 
 

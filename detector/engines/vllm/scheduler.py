@@ -34,15 +34,19 @@ class Lingering:
     def _update_request_with_output(
         self, request: Any, new_token_ids: list[int], *args: Any, **more: Any
     ) -> tuple[list[int], bool]:
+        before, limit = request.status, getattr(request, "groundwire_limit", None)
         found: tuple[list[int], bool] = super()._update_request_with_output(  # type: ignore[misc]
             request, new_token_ids, *args, **more
         )
-        limit = getattr(request, "groundwire_limit", None)
-        if limit is None or request.num_output_tokens <= limit:
+        if limit is None or request.num_output_tokens < limit:
             return found
-        request.status = type(request.status).FINISHED_LENGTH_CAPPED
-        request.stop_reason = None
-        return [], True
+        if request.num_output_tokens > limit:
+            request.status, request.stop_reason = type(before).FINISHED_LENGTH_CAPPED, None
+            return [], True
+        if request.status.name == "FINISHED_REPETITION":  # vLLM sees to the length before it looks for these
+            request.status, request.stop_reason = before, None
+            return found[0], False
+        return found
 
     def _lingers(self, request: Any) -> bool:
         params = request.sampling_params
@@ -53,7 +57,7 @@ class Lingering:
         except InputError:  # the worker says so
             return False
         room = has_room(request.num_prompt_tokens, request.max_tokens, self.max_model_len)
-        return wish is not None and not wish.replay and room
+        return wish is not None and wish.linger and room
 
 
 def has_room(prompt: int, answer: int, context: int) -> bool:

@@ -32,6 +32,7 @@ class Wish:
     replay: the answer is part of the prompt, and nothing follows it. keep: rows are folded at the end only, for it is
     not known yet which belong to the answer. features: hand back the features too. rows: hand back the residual rows
     themselves, and nothing else. running: a place for the score so far for each choice, none for none.
+    linger: where the answer ends by length, have its last token read too (see `scheduler`).
     """
 
     key: str
@@ -43,6 +44,7 @@ class Wish:
     features: bool = False
     rows: bool = False
     running: tuple[int, ...] = ()
+    linger: bool = False
 
     def to_args(self) -> dict[str, Any]:
         """As `extra_args` hold it."""

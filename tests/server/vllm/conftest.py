@@ -353,7 +353,7 @@ class Engine:
             if stop is not None or tokens[end - 1] == EOS:
                 return replace(planned, tokens=tokens[:end], ended_by="stop", stop=stop, beyond=self.ahead)
         wish = Wish.of(params.extra_args)
-        lingers = self.vllm_config.scheduler_config.scheduler_cls == SCHEDULER and wish is not None and not wish.replay
+        lingers = self.vllm_config.scheduler_config.scheduler_cls == SCHEDULER and wish is not None and wish.linger
         return replace(planned, lingers=lingers and has_room(len(ids), len(tokens), CONTEXT))
 
     def _text(self, ids: list[int]) -> str:

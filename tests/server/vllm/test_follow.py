@@ -406,6 +406,18 @@ def test_with_our_scheduler_it_is_read_in_one_step_more(engine, following, kind,
     following(work, halts=halts)
 
 
+@pytest.mark.parametrize("refused", ["linger", "kv_transfer_params"])
+def test_not_where_that_may_harm(engine, following, refused):
+    engine.says(ids_of(engine, BAD))
+    engine.linger()
+
+    async def work(one: Followed) -> None:
+        await one.answer(max_tokens=7, extra_args={refused: {}} if refused != "linger" else None)
+        assert (one.wish["linger"], one.follow.choice(0).rows) == (False, 6)
+
+    following(work, **({"linger": False} if refused == "linger" else {}))
+
+
 def test_not_even_then_where_the_context_is_full(engine, following):
     engine.says(ids_of(engine, GOOD))
     engine.linger()

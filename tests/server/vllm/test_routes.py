@@ -215,6 +215,22 @@ def test_the_better_of_two_attempts(serve, engine, stream):
     assert refused(server, TEXT, policy="regenerate") == (400, "hallucination.policy")
 
 
+# -- what lingers
+
+
+@STREAM
+def test_answers_that_end_by_length_linger_but_not_with_tools(serve, engine, stream):
+    server = serve()
+    engine.linger()
+    engine.says(engine.tokenizer(GOOD)["input_ids"])
+    for more, requests in (({}, 1), ({"tools": [{"type": "function", "function": {"name": "f"}}]}, 2)):
+        engine.requests.clear()
+        ((text, reason, verdict),) = answers(server, CHAT, body={"max_tokens": 6, **more}, stream=stream)
+        assert (reason, verdict["status"], GOOD.startswith(text)) == ("length", "checked", True)
+        assert len(engine.requests) == requests
+        assert wishes(engine)[0]["linger"] is not bool(more)
+
+
 # -- reasoning
 
 

@@ -14,7 +14,8 @@ from groundwire.engines.vllm.scheduler import SCHEDULER, Lingering, Scheduler, h
 from groundwire.engines.vllm.wire import Wish
 
 EOS, CONTEXT = 0, 16
-Status = Enum("Status", ["RUNNING", "FINISHED_STOPPED", "FINISHED_LENGTH_CAPPED"])
+REPEATED = 3  # a token that no answer may have three times in a row
+Status = Enum("Status", ["RUNNING", "FINISHED_STOPPED", "FINISHED_LENGTH_CAPPED", "FINISHED_REPETITION"])
 
 
 @dataclass
@@ -65,6 +66,8 @@ class Plain:
             or request.num_prompt_tokens + request.num_output_tokens >= self.max_model_len
         ):
             request.status = Status.FINISHED_LENGTH_CAPPED
+        elif request.tokens[-3:] == [REPEATED] * 3:
+            request.status, request.stop_reason = Status.FINISHED_REPETITION, "repetition_detected"
         return new_token_ids, request.status is not Status.RUNNING
 
 
@@ -88,7 +91,7 @@ def run(request: Request, sampled: list[int]) -> tuple[list[list[int]], list[boo
 
 
 def wished(count: int, **wish: Any) -> Params:
-    return Params(count, Wish("key", **wish).to_args())
+    return Params(count, Wish("key", **{"linger": True, **wish}).to_args())
 
 
 @pytest.mark.parametrize("dropped", [9, EOS])
@@ -113,7 +116,7 @@ def test_one_that_ends_by_itself_does_not(sampled):
         Request(Params(3)),
         Request(Params(3, {"other": 1})),
         Request(Params(3, {"groundwire": "nonsense"})),
-        Request(wished(3, replay=True)),
+        Request(wished(3, linger=False)),
         Request(wished(3), resumable=True),
         Request(wished(3), num_prompt_tokens=CONTEXT - 3),
     ],
@@ -121,6 +124,14 @@ def test_one_that_ends_by_itself_does_not(sampled):
 def test_those_that_nobody_follows_and_those_without_room_do_not(request_):
     assert run(request_, [5, 6, 7]) == ([[5], [6], [7]], [False, False, True])
     assert request_.max_tokens == 3
+
+
+@pytest.mark.parametrize(("count", "ended"), [(3, "LENGTH_CAPPED"), (4, "REPETITION")])
+def test_repetition_is_looked_for_after_length(count, ended):
+    request = Request(wished(count))
+    run(request, [REPEATED] * 9)
+    assert request.status.name == f"FINISHED_{ended}"
+    assert request.stop_reason == ("repetition_detected" if count == 4 else None)
 
 
 def test_others_pass():
