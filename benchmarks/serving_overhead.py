@@ -5,7 +5,7 @@
     python benchmarks/serving_overhead.py --dummy-8b       # a random model of Llama 3.1 8B's shape, for its speed
     python benchmarks/serving_overhead.py --step           # inside the worker, by its own timer
 
-Both servers have the same flags, get the same requests (prompts, seeds, lengths) and are asked in turn,
+Both servers have the same flags, get the same requests (prompts, lengths) and are asked in turn,
 round after round; which goes first alternates, so that whatever else the machine does hits both. A ratio is the median
 over the rounds, its interval a bootstrap over them. Every answer of ours must be checked, by the model's own detector,
 and both servers must read and write the same numbers of tokens: else the run fails.
@@ -16,9 +16,8 @@ and both servers must read and write the same numbers of tokens: else the run fa
 - end: from the last text but one to the end: the time of the last token, and in ours of the verdict
 
 An answer that its length ends costs most: its last token is read in one step more. With `--ends itself` answers of the
-same lengths end with EOS, made certain at its place. GPU memory is what a server took until it
-had answered once, with caches of the same size (`--kv-cache-memory-bytes`); resident memory is that of all processes of
-a server, at the end.
+same lengths end with EOS, made certain at its place. GPU memory is what a server took until it had answered once, with
+caches of the same size (`--kv-cache-memory-bytes`); resident memory is that of all processes of a server, at the end.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What is asked of both servers: the same prompts, and lengths, and no prompt twice of the same server."""
+"""What is asked of both servers: the same prompts and lengths, and no prompt twice of the same server."""
 
 from __future__ import annotations
 

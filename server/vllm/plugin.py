@@ -34,7 +34,6 @@ from groundwire.server.vllm.settings import vllm_settings
 PATHS = ("/v1/chat/completions", "/v1/completions", "/v1/detect")
 # Routes of vLLM's that answer as well, and give no verdicts.
 OTHERS = ("/invocations", "/v1/chat/completions/batch", "/v1/messages", "/v1/responses", "/v2/chat")
-FLAG = f"--scheduler-cls {SCHEDULER}"
 HANDLERS = ("openai_serving_chat", "openai_serving_completion")
 
 
@@ -89,7 +88,10 @@ class Plugin:
                     getattr(state, name).engine_client = FollowingClient(engine_client)
             say("Groundwire: verdicts come from this model's own forward pass (detector %s).", found.detector.id)
             if engine_client.vllm_config.scheduler_config.scheduler_cls != SCHEDULER:
-                say("Groundwire: an answer that ends by length costs one more request; %s spares it.", FLAG)
+                say(
+                    "Groundwire: an answer that ends by length costs one more request; %s spares it.",
+                    f"--scheduler-cls {SCHEDULER}",
+                )
         if settings.policy != "annotate" and not _bound(settings):
             paths = ", ".join(OTHERS)
             _logger().warning("Groundwire: policy %s is not applied to %s.", settings.policy, paths)

@@ -21,10 +21,11 @@ class Lingering:
     """What a scheduler class of vLLM's is extended by."""
 
     max_model_len: int
+    requests: dict[str, Any]
 
     def add_request(self, request: Any) -> None:
         """See vLLM's. A request that lingers may have one token more, of which nobody hears."""
-        if request.request_id not in self.requests and self._lingers(request):  # type: ignore[attr-defined]
+        if request.request_id not in self.requests and self._lingers(request):
             request.groundwire_limit = request.max_tokens
             request.max_tokens += 1
             request.sampling_params = copy.copy(request.sampling_params)
