@@ -1,0 +1,1 @@
+"""Labelled rows made without labellers: documents from templates, edits of passages, and what is thrown away again."""
