@@ -92,7 +92,8 @@ class Answering:
         if step.readout is None:
             return self._detector.not_checked("disabled")
         try:
-            found = self._detector.detect(step.readout, answer.text, answer.tokens, answer.source)
+            own = self._detector.detect(step.readout, answer.text, answer.tokens, answer.source)
+            found = self._detector.score_generated(answer.request, answer.text, step, answer.tokens, own)
         except Exception as error:  # the answer is there, and so are those that decode with it
             logger.exception("an answer was not checked")
             return self._detector.not_checked("capture_failed", type(error).__name__)

@@ -3,6 +3,9 @@
 An artifact belongs to one model, tokenizer, chat template and hookpoint. `check_engine` compares them before the first
 score: hashes for tokenizer and template, a recorded activation vector for the weights, so that bfloat16, int8 or fused
 weights of the same model pass and another model does not.
+
+An artifact may hold a second one in the folder `checking`: that of the checking reader, which reads an answer once more
+with an adapter (PEFT's two files) on its tokens.
 """
 
 from __future__ import annotations
@@ -19,6 +22,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from groundwire.adapter import Adapter
 from groundwire.additive import Shapes
 from groundwire.calibration import log_odds, prevalence_shift, sigmoid
 from groundwire.engines.base import Engine
@@ -30,7 +34,9 @@ from groundwire.spans import SpanRule
 from groundwire.types import Term
 from groundwire.unlike import Unlike
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
+READABLE = (2, 3)  # 2 had neither sentence ends nor a checking reader
+CHECKING = "checking"  # the folder of the checking reader's artifact
 PROBE_TEXT = "The passages say that the tower was finished in 1889, and that it is 330 metres tall."
 SHAPES, UNLIKE = ("cuts", "values", "slopes"), ("mean", "projection", "quantiles")  # names of their tensors
 T = TypeVar("T", Pooling, SpanRule, Unlike)
@@ -58,8 +64,9 @@ class Artifact:
     model: id of the base model. fingerprint: hashes of what it was trained with. terms: those of the scorer's encoder,
     then those of `grounding`. thresholds: score by target. prevalence: share of unfaithful answers that the calibration
     assumes. grounding: terms of the response's text, or None. unlike: what tells how far an answer lies from the
-    training data, or None. about: dictionary, training data with licences, figures; for the card and for people, never
-    read by the code that scores.
+    training data, or None. adapter: active on the answer's tokens while they are read, or None. checking: the artifact
+    of the checking reader, or None. about: dictionary, training data with licences, figures; for the card and for
+    people, never read by the code that scores.
     Raises ArtifactError where the parts' numbers of terms differ, saying which.
     """
 
@@ -76,6 +83,8 @@ class Artifact:
     probe: Probe
     grounding: GroundingHead | None = None
     unlike: Unlike | None = None
+    adapter: Adapter | None = None
+    checking: Artifact | None = None
     latents: Mapping[str, Any] = field(default_factory=dict)
     about: Mapping[str, Any] = field(default_factory=dict)
     card: str = ""
@@ -89,6 +98,14 @@ class Artifact:
             "encoder rows": encoder.weight.shape[0],
             "encoder biases": encoder.bias.shape[0],
         }
+        if self.scorer.end_shapes is not None:
+            numbers["shapes of sentence ends"] = self.scorer.end_shapes.terms
+        if self.scorer.end_shapes is not None and self.adapter is None:
+            raise ArtifactError(
+                "sentence ends without an adapter",
+                expected="sentences read by a checking reader: a generation does not know where they end",
+                remedy="restore the folder as `groundwire train reader` wrote it",
+            )
         _check_equal(numbers | ({"training means": self.unlike.terms} if self.unlike else {}))
         _check_equal({"grounding terms": len(self.terms) - len(by_token), "grounding names": len(names)})
         _check_equal({"encoder columns": encoder.weight.shape[1], "probe dimensions": self.probe.row.shape[0]})
@@ -121,6 +138,9 @@ class Artifact:
             "terms": [asdict(term) for term in self.terms],
             "grounding": list(self.grounding.names) if self.grounding else None,
             "unlike": {"flag_above": self.unlike.flag_above} if self.unlike else None,
+            "ends": scorer.end_shapes is not None,
+            "adapter": self.adapter is not None,
+            CHECKING: self.checking is not None,
             "about": dict(self.about),
         }
         tensors = {
@@ -128,14 +148,20 @@ class Artifact:
             "encoder.bias": encoder.bias,
             **_parts("shapes", scorer.shapes, SHAPES),
             **_parts("probe", self.probe, ("ids", "row")),
+            **(_parts("ends", scorer.end_shapes, SHAPES) if scorer.end_shapes else {}),
             **(_parts("grounding", self.grounding.shapes, SHAPES) if self.grounding else {}),
             **(_parts("unlike", self.unlike, UNLIKE) if self.unlike else {}),
         }
         if encoder.threshold is not None:
             tensors["encoder.threshold"] = encoder.threshold
-        save_file({k: v.contiguous() for k, v in tensors.items()}, folder / "detector.safetensors")
+        # Copies: shapes at sentence ends may share their cuts with those of tokens.
+        save_file({k: v.clone().contiguous() for k, v in tensors.items()}, folder / "detector.safetensors")
         (folder / "features.json").write_text(json.dumps(self.latents, indent=1, ensure_ascii=False), encoding="utf-8")
         (folder / "README.md").write_text(self.card, encoding="utf-8")
+        if self.adapter is not None:
+            self.adapter.save_pretrained(folder, base_model=self.model)
+        if self.checking is not None:
+            self.checking.save_pretrained(folder / CHECKING)
         (folder / "config.json").write_text(json.dumps(config, indent=1, ensure_ascii=False), encoding="utf-8")
 
     @classmethod
@@ -154,14 +180,18 @@ class Artifact:
                 remedy="pass the folder that `groundwire train detector` wrote",
             ) from error
         version = config.get("format_version") if isinstance(config, dict) else None
-        if version != FORMAT_VERSION:
+        if version not in READABLE:
             raise ArtifactError(
                 f"{folder} has format version {version}",
                 expected=f"version {FORMAT_VERSION}",
                 remedy="install the groundwire version that wrote it, or train the detector anew",
             )
+        if version == 2:
+            config |= {"ends": False, "adapter": False, CHECKING: False}
         try:
-            return cls._from_parts(config, tensors, latents, card)
+            adapter = Adapter.from_pretrained(folder) if config["adapter"] else None
+            checking = cls.from_pretrained(folder / CHECKING) if config[CHECKING] else None
+            return replace(cls._from_parts(config, tensors, latents, card), adapter=adapter, checking=checking)
         except (KeyError, TypeError) as error:
             raise ArtifactError(
                 f"{folder}: {error!r} in config.json or detector.safetensors",
@@ -185,6 +215,7 @@ class Artifact:
             token_intercept=config["token_intercept"],
             token_scale=config["token_scale"],
             token_smoothing=config["token_smoothing"],
+            end_shapes=Shapes(*(tensors[f"ends.{name}"] for name in SHAPES)) if config["ends"] else None,
         )
         names, unlike = config["grounding"], config["unlike"]
         shapes = Shapes(*(tensors[f"grounding.{name}"] for name in SHAPES)) if names else None
@@ -218,6 +249,7 @@ class Artifact:
             scorer=replace(self.scorer, intercept=self.scorer.intercept + shift),
             thresholds={name: _shifted(score, shift) for name, score in self.thresholds.items()},
             prevalence=prevalence,
+            checking=self.checking.at_prevalence(prevalence) if self.checking else None,
         )
 
     def check_engine(self, engine: Engine) -> None:

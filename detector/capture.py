@@ -15,6 +15,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from groundwire.adapter import Adapter
 from groundwire.errors import CaptureError
 
 
@@ -25,8 +26,8 @@ class PassEnds(Exception):
 class Capture:
     """Runs forward passes in one `capture` context and reads the hookpoint's output."""
 
-    def __init__(self, hookpoint: str, stop: bool) -> None:
-        self.hookpoint, self.stop = hookpoint, stop
+    def __init__(self, hookpoint: str, stop: bool, learn: bool = False) -> None:
+        self.hookpoint, self.stop, self.learn = hookpoint, stop, learn
         self._rows: Any = None
 
     def run(
@@ -38,7 +39,8 @@ class Capture:
         not reached (nothing captured must never look like nothing found) or gives anything but such rows.
         """
         self._rows, output = None, None
-        with suppress(PassEnds), torch.inference_mode():  # here, not around the context: a caller may yield inside it
+        # Here, not around the context: a caller may yield inside it.
+        with suppress(PassEnds), torch.inference_mode(not self.learn):
             output = forward(*args, **kwargs)
         if self._rows is None:
             raise CaptureError(
@@ -92,18 +94,56 @@ def find_module(model: nn.Module, hookpoint: str) -> nn.Module:
 
 
 @contextmanager
-def capture(model: nn.Module, hookpoint: str, *, stop: bool = False) -> Iterator[Capture]:
+def capture(model: nn.Module, hookpoint: str, *, stop: bool = False, learn: bool = False) -> Iterator[Capture]:
     """Hook `hookpoint` for the length of the context.
 
     hookpoint: dotted submodule path; its output (or the first item of its output tuple) is `[batch, tokens, d_model]`.
-    stop: end each forward pass at the hookpoint.
+    stop: end each forward pass at the hookpoint. learn: keep what gradients need.
     """
-    seen = Capture(hookpoint, stop)
+    seen = Capture(hookpoint, stop, learn)
     handle = find_module(model, hookpoint).register_forward_hook(seen._hook)
     try:
         yield seen
     finally:
         handle.remove()
+
+
+@contextmanager
+def adapted(model: nn.Module, adapter: Adapter | None) -> Iterator[None]:
+    """For the length of the context, linear layers give what `adapter` adds besides their own; None adds nothing.
+
+    Raises CaptureError, before any pass, where the model lacks a layer that the adapter changes, or has another there.
+    """
+    handles, modules = [], dict(model.named_modules()) if adapter else {}
+    try:
+        for path, (a, b) in adapter.weights.items() if adapter else ():
+            module = modules.get(path) or find_module(model, path)
+            _check_fits(path, module, a, b)
+            handles.append(module.register_forward_hook(_added(a, b, adapter.scale)))
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _check_fits(path: str, module: nn.Module, a: Tensor, b: Tensor) -> None:
+    own = (getattr(module, "in_features", a.shape[1]), getattr(module, "out_features", b.shape[0]))
+    if own != (a.shape[1], b.shape[0]):
+        raise CaptureError(
+            f"an adapter of {a.shape[1]} inputs and {b.shape[0]} outputs for {path!r}",
+            expected=f"{own[0]} inputs and {own[1]} outputs",
+            remedy="load the model that the adapter was trained on",
+        )
+
+
+def _added(a: Tensor, b: Tensor, scale: float) -> Callable[[nn.Module, Any, Tensor], Tensor]:
+    wide = (b * scale).T
+
+    def hook(module: nn.Module, args: Any, output: Tensor) -> Tensor:
+        low = args[0].reshape(-1, args[0].shape[-1]).to(a.dtype) @ a.T
+        return torch.addmm(output.reshape(-1, output.shape[-1]), low.to(output.dtype), wide).view_as(output)
+
+    return hook
 
 
 @contextmanager

@@ -26,7 +26,16 @@ COMMANDS = {
         "calibrate",
         "Fit score and thresholds to answers you have labelled.",
     ),
-    "train": ("groundwire.training.commands", "train", "Train a dictionary or a detector for your model and data."),
+    "make-data": (
+        "groundwire.training.commands",
+        "make_data",
+        "Make labelled answers from texts of your own, without labellers.",
+    ),
+    "train": (
+        "groundwire.training.commands",
+        "train",
+        "Train a dictionary, a detector or a checking reader for your model and data.",
+    ),
     "serve": ("groundwire.server.command", "serve", "Serve an OpenAI-compatible API whose answers carry verdicts."),
 }
 # Module that may be absent: (distribution, extra that brings it)

@@ -12,13 +12,27 @@ from groundwire.abstention import abstained
 from groundwire.answering import Answering
 from groundwire.artifact import Artifact
 from groundwire.calibration import sigmoid, threshold_for
-from groundwire.engines.base import Asked, Engine
-from groundwire.errors import CaptureError, InputError, PromptTooLong
+from groundwire.engines.base import Adaptable, Asked, Engine
+from groundwire.errors import ArtifactError, CaptureError, InputError, PromptTooLong
 from groundwire.passage_windows import PassageWindows, Prompts, joined
 from groundwire.prompts import render, tokenize_response
+from groundwire.sentences import sentence_ends
 from groundwire.source import Source
 from groundwire.spans import find_spans
-from groundwire.types import Contribution, Detection, Example, Readout, Reason, Request, Span, Step, Token, TokenScore
+from groundwire.types import (
+    Contribution,
+    Detection,
+    Example,
+    Reading,
+    Readout,
+    Reason,
+    Request,
+    SentenceScore,
+    Span,
+    Step,
+    Token,
+    TokenScore,
+)
 
 DEFAULT_ARTIFACT = Path(__file__).parent / "pretrained" / "smollm2-135m-instruct-q4_1"
 DEFAULT_TARGET = "balanced_accuracy"
@@ -29,10 +43,15 @@ class Detector:
     """Scores whether answers stay with their passages.
 
     Build it with `from_pretrained`. `threshold` is the score above which an answer counts as unfaithful.
+
+    checking: the detector of the checking reader, which gives the verdict on every whole answer; this one then only
+    tells the running score of answers that are being generated. None where the model's own pass gives the verdict.
     """
 
-    def __init__(self, artifact: Artifact, engine: Engine, *, threshold: float) -> None:
-        self.artifact, self.engine, self.threshold = artifact, engine, threshold
+    def __init__(
+        self, artifact: Artifact, engine: Engine, *, threshold: float, checking: Detector | None = None
+    ) -> None:
+        self.artifact, self.engine, self.threshold, self.checking = artifact, engine, threshold, checking
         self.id = artifact.id
         self._about = {
             "id": artifact.id,
@@ -40,6 +59,7 @@ class Detector:
             "model": engine.model_id,
             "hookpoint": artifact.hookpoint,
             "same_model": True,
+            "reading": "own" if artifact.adapter is None else "checking",
         }
 
     @classmethod
@@ -54,6 +74,7 @@ class Detector:
         prevalence: float | None = None,
         device: str = "cpu",
         dtype: str = "float32",
+        reading: Reading | None = None,
     ) -> Detector:
         """Load an artifact and the model it belongs to.
 
@@ -62,15 +83,21 @@ class Detector:
         threshold: score above which an answer is flagged; None takes the artifact's for `target`.
         prevalence: share of unfaithful answers you expect; scores (and the target's threshold) shift from the
             artifact's reference share to it.
+        reading: "checking" for the verdict of the checking reader, "own" for that of the model's own pass; None for the
+            first where artifact and engine have it.
         device, dtype: of the model, as `load_reader` takes them; of no account where `engine` is given.
         Raises ArtifactError where artifact and model do not belong together, ModelError or FetchError where the model
-        cannot be had, InputError on an unknown target.
+        cannot be had, InputError on an unknown target, or where the checking reader is asked for and there is none.
         """
         loaded = Artifact.from_pretrained(artifact or DEFAULT_ARTIFACT)
+        if loaded.adapter is not None:  # without it every score would be wrong, and answers are generated without it
+            raise ArtifactError(
+                f"{loaded.id} is the artifact of a checking reader alone",
+                expected="that of a detector which has it",
+                remedy="pass the folder that holds this one",
+            )
         if prevalence is not None:
             loaded = loaded.at_prevalence(prevalence)
-        if threshold is None:
-            threshold = threshold_for(loaded.thresholds, target)
         if engine is None:
             from groundwire.engines.reader import load_reader
             from groundwire.engines.transformers import TransformersEngine
@@ -79,7 +106,16 @@ class Detector:
                 load_reader(model or loaded.model, dtype=dtype, device=device), loaded.hookpoint
             )
         loaded.check_engine(engine)
-        return cls(loaded, engine, threshold=threshold)
+        second = None if reading == "own" else _second(loaded, engine, reading)
+        thresholds = (second[0] if second else loaded).thresholds
+        threshold = threshold_for(thresholds, target) if threshold is None else threshold
+        checking = cls(*second, threshold=threshold) if second else None
+        return cls(loaded, engine, threshold=threshold, checking=checking)
+
+    @property
+    def thresholds(self) -> Mapping[str, float]:
+        """Scores by target, of the verdict on whole answers."""
+        return (self.checking or self).artifact.thresholds
 
     @property
     def tokenizer(self) -> Any:
@@ -88,7 +124,7 @@ class Detector:
     @property
     def tokens_read(self) -> int:
         """Tokens that scoring has put through the model so far, each distinct prompt of a batch once."""
-        return self.engine.tokens_read
+        return self.engine.tokens_read + (self.checking.tokens_read if self.checking else 0)
 
     def score(self, example: Example, *, features: bool = False, passage_windows: bool = False) -> Detection:
         """Score one answer, as `score_batch` does."""
@@ -104,6 +140,8 @@ class Detector:
         lowest; else such an answer is not checked (prompt_too_long).
         A row that cannot be scored is `not_checked` with its reason; it never stops the others.
         """
+        if self.checking is not None:
+            return self.checking.score_batch(examples, features=features, passage_windows=passage_windows)
         found: dict[int, Detection] = {}
         rendered: dict[tuple[tuple[str, str], ...], tuple[int, ...]] = {}  # rows of one prompt are rendered once
         windows = PassageWindows(self.tokenizer, self.engine.context) if passage_windows else None
@@ -125,6 +163,27 @@ class Detector:
             groups.setdefault(prompts, {})[i] = tokens
         found.update(self._replayed(groups, examples, features))
         return [found[i] for i in range(len(examples))]
+
+    def score_generated(
+        self, request: Request, text: str, step: Step, tokens: Sequence[Token], own: Detection
+    ) -> Detection:
+        """The verdict on an answer that the engine has just generated: the checking reader's, else `own`.
+
+        step: its last step, whose `prompt` spares reading the prompt again. tokens: the answer's, as they were
+        generated.
+        """
+        checking = self.checking
+        if checking is None or not own.checked:
+            return own
+        prompt = render(self.tokenizer, request.messages)
+        asked = Asked(prompt, [[t.id for t in tokens]], step.prompt)
+        try:
+            ((readout,),) = checking.engine.replay([asked], checking.artifact.scorer, features=True)
+        except CaptureError as error:
+            return checking.not_checked("capture_failed", str(error))
+        found = checking.detect(readout, text, tokens, Source.of(request))
+        seconds = own.check_seconds + found.forward_seconds + found.check_seconds
+        return replace(found, forward_seconds=own.forward_seconds, check_seconds=seconds)
 
     def stream(self, request: Request) -> Iterator[Step | Detection]:
         """Generate an answer; yield each step as it comes and, last, the detection over all of it.
@@ -159,6 +218,8 @@ class Detector:
             for t, logit in zip(tokens, readout.token_logits.tolist(), strict=True)
         ]
         head, unlike = self.artifact.grounding, self.artifact.unlike
+        if self.artifact.scorer.end_shapes is not None:
+            readout = self.artifact.scorer.by_sentence(readout, sentence_ends(text, tokens))
         grounding = head.contributions(source.grounding.measure(text)).tolist() if head else []
         logit = readout.logit + sum(grounding)
         spans = find_spans(text, scores, self.artifact.spans)
@@ -170,6 +231,7 @@ class Detector:
             contributions=self._contributions(readout, scores, grounding),
             spans=tuple(_with_evidence(span, text, source) for span in spans),
             tokens=tuple(scores),
+            sentences=_sentence_scores(readout, text, tokens, sum(grounding, 0.0)),
             unlike_training=unlike.measure(readout.mean_features) if unlike else None,
             detector=self._about,
             forward_seconds=readout.forward_seconds,
@@ -178,7 +240,8 @@ class Detector:
 
     def not_checked(self, reason: Reason, detail: str | None = None) -> Detection:
         """A detection that says why there is none."""
-        return Detection(status="not_checked", reason=reason, detail=detail, detector=self._about)
+        about = (self.checking or self)._about  # the one whose verdicts all others are
+        return Detection(status="not_checked", reason=reason, detail=detail, detector=about)
 
     def _prompts(
         self,
@@ -203,7 +266,8 @@ class Detector:
         self, groups: Mapping[Prompts, Mapping[int, Sequence[Token]]], examples: Sequence[Example], keep: bool
     ) -> dict[int, Detection]:
         """Detections of responses (by their place in `examples`) to rendered prompts, or to windows of them."""
-        kept = keep or any(len(prompts) > 1 for prompts in groups)
+        by_sentence = self.artifact.scorer.end_shapes is not None
+        kept = keep or by_sentence or any(len(prompts) > 1 for prompts in groups)
         asked = [
             Asked(prompt, [[t.id for t in tokens] for tokens in own.values()])
             for prompts, own in groups.items()
@@ -247,6 +311,36 @@ class Detector:
         for term, value in zip(terms[len(found) :], grounding, strict=True):
             found.append(Contribution(term, value))
         return tuple(sorted((c for c in found if c.contribution != 0), key=lambda c: -abs(c.contribution)))
+
+
+def _second(artifact: Artifact, engine: Engine, reading: Reading | None) -> tuple[Artifact, Engine] | None:
+    """The checking reader's artifact and engine, where both have one."""
+    second = artifact.checking
+    if second is not None and second.adapter is not None and isinstance(engine, Adaptable):
+        second.check_engine(engine)
+        return second, engine.adapted(second.adapter)
+    if reading == "checking":
+        raise InputError(
+            f"the checking reader of {artifact.id}, with {type(engine).__name__}",
+            expected="an artifact with a checking reader, and an engine that can replay with an adapter",
+            remedy='ask for the reading "own", or for the transformers engine',
+        )
+    return None
+
+
+def _sentence_scores(readout: Readout, text: str, tokens: Sequence[Token], added: float) -> tuple[SentenceScore, ...]:
+    """Scores of the sentences; the response's own terms count for each."""
+    if readout.sentences is None:
+        return ()
+    ends = sentence_ends(text, tokens)
+    starts = [0, *(end + 1 for end in ends)]
+    found = []
+    for first, last, logit in zip(starts, ends, readout.sentences.tolist(), strict=False):
+        start, end = tokens[first].start, tokens[last].end
+        piece = text[start:end].strip()
+        start += len(text[start:end]) - len(text[start:end].lstrip())
+        found.append(SentenceScore(start, start + len(piece), piece, sigmoid(logit + added)))
+    return tuple(found)
 
 
 def _with_evidence(span: Span, text: str, source: Source) -> Span:

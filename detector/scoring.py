@@ -9,6 +9,10 @@ Two poolings, both additive (contributions and intercept sum to the logit):
   A token answers for the contributions of the latents that peak in it.
 - `window`: shapes are applied per token and sum to a token logit; the response logit is a fixed combination of the mean
   over the best full window of tokens (all tokens where there are fewer) and the mean over all.
+
+A scorer that knows sentence ends (`end_shapes`) reads a whole response by its worst sentence (`by_sentence`): what the
+features say at the sentence's last token, and in its best window. It needs the text, so a running logit has no part in
+it.
 """
 
 from __future__ import annotations
@@ -137,6 +141,7 @@ class Scorer:
     intercept: log-odds of a response before any term. token_intercept, token_scale: turn the sum of a token's
     contributions into the log-odds that it lies in an unfaithful span; before that, sums are averaged over the tokens
     at most `token_smoothing` before and after it.
+    end_shapes: shapes of the same features at the last token of a sentence; None where sentences are not read.
 
     Raises ArtifactError where `token_smoothing` is negative.
     """
@@ -148,8 +153,15 @@ class Scorer:
     token_intercept: float = 0.0
     token_scale: float = 1.0
     token_smoothing: int = 0
+    end_shapes: Shapes | None = None
 
     def __post_init__(self) -> None:
+        if self.end_shapes is not None and self.pooling.kind != "window":
+            raise ArtifactError(
+                f"sentence ends with pooling {self.pooling.kind!r}",
+                expected='pooling "window"',
+                remedy="restore the artifact as it was written",
+            )
         if self.token_smoothing < 0:
             raise ArtifactError(
                 f"token smoothing over {self.token_smoothing} tokens on either side",
@@ -170,7 +182,8 @@ class Scorer:
             bias=encoder.bias.to(device),
             threshold=None if threshold is None else threshold.to(device),
         )
-        return replace(self, encoder=moved, shapes=self.shapes.to(device))
+        ends = None if self.end_shapes is None else self.end_shapes.to(device)
+        return replace(self, encoder=moved, shapes=self.shapes.to(device), end_shapes=ends)
 
     def encode(self, rows: Float[Tensor, "rows d"]) -> Float[Tensor, "rows terms"]:
         """Activations of the chosen latents, float32, whatever the rows' dtype."""
@@ -321,6 +334,50 @@ class Scorer:
             mean_features=state.feature_total[slot].cpu() / max(rows, 1),
             finite=bool(state.finite[slot]),
         )
+
+    def by_sentence(self, readout: Readout, ends: Sequence[int]) -> Readout:
+        """The readout of a whole response by its worst sentence, the first of equals.
+
+        A sentence's log-odds are what the end shapes give at its last token, and the best full window of tokens within
+        it (all of them where they are fewer), weighted as the pooling says.
+        ends: the last row of each sentence, ascending, at least one. Raises CaptureError where the readout holds no
+        features, or not those rows.
+        """
+        features = readout.features
+        if self.end_shapes is None or features is None or not ends or ends[-1] >= len(features):
+            raise CaptureError(
+                f"sentence ends {list(ends)[-3:]} and features {None if features is None else list(features.shape)}",
+                expected="a scorer with end shapes, features of every row, and ends among these",
+                remedy="let the engine's replay keep features",
+            )
+        features = features.to(self.encoder.weight.device)
+        by_token, at_end = self.shapes(features).cpu(), self.end_shapes(features[list(ends)]).cpu()
+        sums, weight = by_token.sum(1), self.pooling.window_weight
+        windows = [
+            self._best(sums, start, end + 1) for start, end in zip([0, *(e + 1 for e in ends)], ends, strict=False)
+        ]
+        best = torch.stack([by_token[low:high].mean(0) for low, high in windows])
+        sentences = (at_end + weight * best).sum(1)
+        worst = int(sentences.argmax())
+        low, high = windows[worst]
+        ended, spoken = at_end[worst], weight * best[worst]
+        contributions = ended + spoken
+        peaks = low + (by_token[low:high] * contributions.sign()).argmax(0)
+        return replace(
+            readout,
+            logit=self.intercept + float(contributions.sum()),
+            contributions=contributions,
+            peaks=torch.where(ended.abs() > spoken.abs(), ends[worst], peaks),
+            sentences=self.intercept + sentences,
+        )
+
+    def _best(self, sums: Float[Tensor, " n"], start: int, end: int) -> tuple[int, int]:
+        """First and last row (exclusive) of the best full window within a sentence; all of it where it is shorter."""
+        width = self.pooling.window
+        if end - start <= width:
+            return start, end
+        first = start + int(sums[start:end].unfold(0, width, 1).sum(1).argmax())
+        return first, first + width
 
     def _peaks(self, state: State, slot: int, contributions: Tensor) -> Int[Tensor, " terms"]:
         count, width = int(state.count[slot]), self.pooling.window

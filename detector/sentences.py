@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from typing import NamedTuple
+
+from groundwire.types import Token
 
 MAX_WORDS, MAX_CHARACTERS = 60, 480  # a longer sentence is cut
 PIECE = 40  # words of what it is cut into: what a reader takes in at a glance
@@ -57,6 +59,20 @@ def sentences(text: str, start: int = 0, end: int | None = None) -> Iterator[Sen
             yield from _pieces(text, start, mark.end())
             start = mark.end()
     yield from _pieces(text, start, end)
+
+
+def sentence_ends(text: str, tokens: Sequence[Token]) -> list[int]:
+    """The number of the last token of each sentence of `text`, ascending: where a sentence can be judged whole.
+
+    tokens: those of `text`, in order. A text without a word is one sentence; one without tokens has none.
+    """
+    ends, at = [], 0
+    for sentence in sentences(text):
+        while at + 1 < len(tokens) and tokens[at + 1].start < sentence.end:
+            at += 1
+        if tokens and (not ends or at > ends[-1]):
+            ends.append(at)
+    return ends or ([len(tokens) - 1] if tokens else [])
 
 
 def words(text: str, start: int = 0, end: int | None = None) -> list[str]:

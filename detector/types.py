@@ -11,6 +11,7 @@ if TYPE_CHECKING:
 
 
 FinishReason = Literal["stop", "length"]
+Reading = Literal["own", "checking"]  # who gives a verdict: the model's own pass, or a second one with an adapter
 
 
 class Message(TypedDict):
@@ -102,6 +103,8 @@ class Step:
     finish_reason: "stop" or "length" on the last step, else None.
     readout: on the last step, what scoring folded together; None before, and where the request is not to be checked.
     logprobs: one for each of `tokens` where the request asks for them, else none.
+    prompt: on the last step of an answer that is to be checked, what the engine has of its prompt, for `Asked.known`;
+        good until the next step. None where it keeps nothing.
     """
 
     text: str
@@ -111,6 +114,7 @@ class Step:
     finish_reason: FinishReason | None = None
     readout: Readout | None = None
     logprobs: tuple[TokenLogprob, ...] = ()
+    prompt: Any = field(default=None, repr=False, compare=False)
 
 
 @dataclass(frozen=True)
@@ -126,6 +130,7 @@ class Readout:
     mean_features: `[terms]` mean of the encoder's features over the rows, float64; zeros without rows.
     finite: whether every activation was finite; where not, the numbers above mean nothing.
     features: `[rows, terms]` float32, the encoder's features themselves, where they were asked for.
+    sentences: log-odds of each sentence, where the response was read by its sentences; the worst is `logit`.
     forward_seconds, check_seconds: this response's share of the time spent in the model, and in encoding and folding.
     """
 
@@ -139,6 +144,7 @@ class Readout:
     forward_seconds: float = 0.0
     check_seconds: float = 0.0
     features: Tensor | None = None
+    sentences: Tensor | None = None
 
 
 Kind = Literal[
@@ -193,6 +199,19 @@ class Span:
 
 
 @dataclass(frozen=True)
+class SentenceScore:
+    """Score of the sentence at code points `[start, end)` of the response: the chance that it is unfaithful."""
+
+    start: int
+    end: int
+    text: str
+    score: float
+
+    def to_dict(self) -> dict[str, Any]:
+        return {"start": self.start, "end": self.end, "text": self.text, "score": self.score}
+
+
+@dataclass(frozen=True)
 class TokenScore:
     """Score of one response token: the chance that it lies in an unfaithful span."""
 
@@ -226,6 +245,7 @@ class Detection:
     `unlike_training` holds how far the answer lies from the training data (`distance`, its `quantile` among theirs, and
     whether to `flag` it), or None where the detector does not know.
     `passage_windows` counts the windows in which passages beyond the model's context were read; None where they fit.
+    `sentences` holds the score of each sentence, the worst of which is the answer's, where the detector reads them.
     `features` `[tokens, terms]` are the activations behind the terms of the model, where they were asked for.
     With `status` "not_checked", `reason` says why and every number is None: never a clean bill by default.
     """
@@ -238,6 +258,7 @@ class Detection:
     contributions: tuple[Contribution, ...] = ()
     spans: tuple[Span, ...] = ()
     tokens: tuple[TokenScore, ...] = ()
+    sentences: tuple[SentenceScore, ...] = ()
     unlike_training: Mapping[str, Any] | None = None
     detector: Mapping[str, Any] | None = None
     detail: str | None = None
@@ -303,6 +324,7 @@ class Verdict:
             "unlike_training": dict(d.unlike_training) if d.unlike_training else None,
             "detector": dict(d.detector) if d.detector else None,
             "spans": [span.to_dict() for span in d.spans],
+            "sentences": [sentence.to_dict() for sentence in d.sentences],
             "terms": [c.to_dict() for c in shown],
             "tokens": [t.to_dict() for t in d.tokens] if tokens and d.checked else None,
         }

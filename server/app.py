@@ -50,6 +50,7 @@ def load_detector(settings: Settings) -> Detector:
         threshold=settings.threshold,
         target=settings.target or DEFAULT_TARGET,
         prevalence=settings.prevalence,
+        reading=settings.reading,
     )
 
 

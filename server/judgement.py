@@ -72,6 +72,13 @@ class ScoredToken(Place):
     score: float
 
 
+class ScoredSentence(Place):
+    """A sentence of the answer: the chance that it is not supported. The worst one is the answer's."""
+
+    text: str
+    score: float
+
+
 class Unlike(Sent):
     """How far the answer is from the detector's training data."""
 
@@ -88,6 +95,9 @@ class DetectorName(Sent):
     model: str
     hookpoint: str
     same_model: bool
+    reading: Literal["own", "checking"] = Field(
+        description='"own": the model\'s own pass; "checking": a second pass over the answer, with an adapter'
+    )
 
 
 class AttemptSummary(Sent):
@@ -119,6 +129,7 @@ class Judgement(Sent):
     unlike_training: Unlike | None
     detector: DetectorName | None
     spans: list[Unsupported] = Field(description="places count in the answer as the model gave it")
+    sentences: list[ScoredSentence] = Field(description="where the detector reads sentences; else none")
     terms: list[ScoredTerm]
     tokens: list[ScoredToken] | None
     attempts: list[AttemptSummary] | Absent = None

@@ -32,7 +32,9 @@ def rules_for(options: Options, settings: Settings, detector: Detector) -> Rules
         raise _refused("threshold", f"this server does not allow more than {detector.threshold:g}")
     halt = settings.halt_threshold
     if halt is None:
-        halt = lowest_false_alarms(detector.artifact.thresholds, threshold)
+        # The running score is the model's own pass's, whoever gives the verdict.
+        least = threshold if detector.checking is None else 0.0
+        halt = lowest_false_alarms(detector.artifact.thresholds, least) or threshold
     if options.halt_threshold is not None:
         if bound and options.halt_threshold > halt:
             raise _refused("halt_threshold", f"this server does not allow more than {halt:g}")
@@ -72,7 +74,7 @@ def _threshold(options: Options, detector: Detector) -> float:
     if options.threshold is not None:
         raise _refused("target", "threshold and target exclude each other: send one of them")
     try:
-        return threshold_for(detector.artifact.thresholds, options.target)
+        return threshold_for(detector.thresholds, options.target)
     except InputError as error:
         raise _refused("target", f"{error.given}; expected {error.expected}") from error
 

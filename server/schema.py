@@ -131,7 +131,7 @@ def _limit(components: dict[str, Any], app: FastAPI) -> None:
             fields["model"]["enum"] = [served_name(settings, app.state.detector)]
     for name in components.keys() & {"CompletionRequest", "ForwardedText"}:
         components[name]["allOf"] = [*components[name].get("allOf", ()), _product(settings.max_choices)]
-    targets = [name for name, score in app.state.detector.artifact.thresholds.items() if score < 1]
+    targets = [name for name, score in app.state.detector.thresholds.items() if score < 1]
     components["Options"]["properties"]["target"]["anyOf"][0]["enum"] = targets
 
 

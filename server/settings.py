@@ -18,6 +18,7 @@ from pydantic_settings import BaseSettings, EnvSettingsSource, NoDecode, Pydanti
 
 from groundwire.errors import InputError
 from groundwire.server.options import POLICIES, PolicyName
+from groundwire.types import Reading
 
 PREFIX = "GROUNDWIRE_"
 SHA256 = re.compile(r"[0-9a-f]{64}")
@@ -41,6 +42,11 @@ class Settings(BaseSettings):
     threshold: Share | None = Field(None, description="Score above which an answer is flagged; without, `target`'s.")
     target: str | None = Field(None, description='Aim the threshold is chosen for; without, "balanced_accuracy".')
     prevalence: Share | None = Field(None, description="Share of unfaithful answers you expect; shifts the scores.")
+    reading: Reading | None = Field(
+        None,
+        description='Who judges whole answers: "checking", a second pass over the answer with an adapter, or "own", '
+        "the pass that wrote it; without, the first where the detector has it.",
+    )
     policy: PolicyName = Field("annotate", description="What happens to flagged answers where a request does not say.")
     allowed_policies: Annotated[tuple[PolicyName, ...], Listed] = Field(
         POLICIES, description="Policies that a request may ask for."

@@ -62,7 +62,13 @@ def run_calibrate(labelled: Sequence[Path], folder: Path, run: CalibrateRun) -> 
 
 
 def fit_scored(artifact: Artifact, scored: Scored, *, k: int, seed: int) -> tuple[Artifact, dict[str, Any]]:
-    """The artifact fitted to all scored rows, its card included, and the figures before and after (`k`-fold)."""
+    """The artifact fitted to all scored rows, its card included, and the figures before and after (`k`-fold).
+
+    Where it has a checking reader, that is what gave the logits, and what is fitted.
+    """
+    if artifact.checking is not None:
+        checking, figures = fit_scored(artifact.checking, scored, k=k, seed=seed)
+        return replace(artifact, checking=checking), figures
     check_labels(scored.labels)
     columns = (scored.logits, scored.labels, scored.groups, scored.datasets)
     held_out = cross_validate(*columns, k=k, seed=seed)

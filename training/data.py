@@ -4,7 +4,7 @@ A row is what `groundwire score` reads (`groundwire.batch.rows`), and a label:
 
     {"prompt": "...", "response": "...", "label": 1}
     {"id": "a-1", "prompt": "...", "response": "...", "label": 1, "spans": [{"start": 3, "end": 9}],
-     "group": "question 7", "generator": "gpt-4", "dataset": "ragtruth-qa"}
+     "group": "question 7", "generator": "gpt-4", "dataset": "ragtruth-qa", "pair": "a-0"}
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ import gzip
 import hashlib
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from sklearn.model_selection import StratifiedGroupKFold
@@ -26,6 +26,7 @@ from groundwire.prompts import prompt_text
 from groundwire.types import Example
 
 UNKNOWN = "unknown"
+Part = Literal["training", "calibration", "kept"]
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,7 @@ class LabelledExample(Example):
     spans: unfaithful code points `[start, end)` of the response; () = none, None = only the response is labelled.
     group: source document or question; the rows of a group never straddle a split.
     generator: the model that wrote the response. dataset: where the row comes from.
+    pair: id of the faithful answer to the same prompt that this unfaithful one was made from by one mistake, or None.
     """
 
     label: int
@@ -43,6 +45,7 @@ class LabelledExample(Example):
     group: str
     generator: str
     dataset: str
+    pair: str | None = field(default=None, kw_only=True)
 
     @property
     def prompt(self) -> str:
@@ -93,6 +96,15 @@ def folds(
     return list(splitter.split(np.zeros(len(label_of)), label_of, group_of))
 
 
+def part_of(group: str, *, kept: float = 0.2, calibration: float = 0.15) -> Part:
+    """The part of the data a group belongs to, the same on every machine and for every seed.
+
+    "kept" is never looked at before figures are reported, "calibration" never trained on; the rest is "training".
+    """
+    place = int(hashlib.md5(group.encode(), usedforsecurity=False).hexdigest(), 16) % 20 / 20
+    return "kept" if place < kept else "calibration" if place < kept + calibration else "training"
+
+
 def _lines(path: Path) -> Iterator[tuple[int, str]]:
     with gzip.open(path, "rt", encoding="utf-8") if path.suffix == ".gz" else open(path, encoding="utf-8") as lines:
         try:
@@ -115,6 +127,7 @@ def _labelled(row: Any, name: str, dataset: str) -> LabelledExample:
         group=_name(row, "group") or _digest(example),
         generator=_name(row, "generator") or UNKNOWN,
         dataset=_name(row, "dataset") or dataset,
+        pair=_name(row, "pair") or None,
     )
 
 

@@ -7,8 +7,8 @@ so do the labels within one: each set has an intercept of its own while fitting,
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 from jaxtyping import Float, Shaped
@@ -27,10 +27,14 @@ CAP = 0.995  # quantile of a grounding term beyond which it adds no more
 
 @dataclass(frozen=True)
 class ResponseModel:
-    """`window_weight * window + grounding contributions` is a log-odds up to calibration."""
+    """`window_weight * window + grounding contributions` is a log-odds up to calibration.
+
+    also: weights of other columns that were asked for; they are linear, without a cap.
+    """
 
     window_weight: float
     grounding: GroundingHead | None
+    also: Mapping[str, float] = field(default_factory=dict)
 
     def logits(self, windows: Float[np.ndarray, " n"], measured: Sequence[dict[str, float]]) -> Float[np.ndarray, " n"]:
         extra = [float(self.grounding.contributions(m).sum()) for m in measured] if self.grounding else 0.0
@@ -54,11 +58,15 @@ def fit_response(
     labels: Shaped[np.ndarray, " n"],
     datasets: Shaped[np.ndarray, " n"],
     names: Sequence[str] = GROUNDING,
+    *,
+    also: Sequence[str] = (),
 ) -> ResponseModel:
     """Fit the weights. A data set with one label only teaches nothing and is left out."""
-    x = np.column_stack([windows, *([m[name] for m in measured] for name in names)])
+    columns = (*names, *also)
+    x = np.column_stack([windows, *([m[name] for m in measured] for name in columns)])
     caps = np.quantile(x, CAP, axis=0)
-    x[:, 1:] = np.minimum(x[:, 1:], caps[1:])
+    for j in range(len(names)):
+        x[:, 1 + j] = np.minimum(x[:, 1 + j], caps[1 + j])
     scale = np.maximum(x.std(0), 1e-6)
     weights, sets = np.zeros(len(labels)), np.zeros((len(labels), 0))
     for name in np.unique(datasets):
@@ -89,4 +97,4 @@ def fit_response(
         if kept
         else None
     )
-    return ResponseModel(float(slopes[0]), head)
+    return ResponseModel(float(slopes[0]), head, dict(zip(also, slopes[1 + len(names) :].tolist(), strict=True)))

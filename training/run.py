@@ -82,7 +82,7 @@ def run_detector(labelled: Sequence[Path], folder: Path, run: DetectorRun) -> di
     Raises DictionaryError where the dictionary does not rebuild the model's activations on the rows' own prompts, and
     InputError on unusable rows, a folder without activations or a licence without its data set.
     """
-    shards, licences = _label_shards(run.label_text), _licences(run.licences)
+    shards, licences = _label_shards(run.label_text), licences_of(run.licences)
     _limits(run.tokens)
     examples = [example for path in labelled for example in read_labelled(path)]
     dictionary = load_dictionary(run.dictionary, hookpoint=run.hookpoint)
@@ -194,7 +194,8 @@ def _label_shards(folder: Path | None) -> list[Path]:
     return shards
 
 
-def _licences(given: Sequence[str]) -> dict[str, str]:
+def licences_of(given: Sequence[str]) -> dict[str, str]:
+    """Licences by data set. Raises InputError on one without its data set."""
     for item in given:
         if "=" not in item:
             raise InputError(f"--licence {item!r}", expected="DATASET=LICENCE, such as ragtruth-qa=MIT")

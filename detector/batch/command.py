@@ -48,6 +48,12 @@ if TYPE_CHECKING:
     type=click.FloatRange(0, 1),
     help="Flag rows with a score above this. [default: the detector's]",
 )
+@click.option(
+    "--reading",
+    type=click.Choice(["checking", "own"]),
+    help="Who judges: a second pass over the answer with the detector's adapter, or the model's own pass. "
+    "[default: checking, where the detector has it]",
+)
 @click.option("--tokens", is_flag=True, help="Write the score of every token as well.")
 @click.option(
     "--long-prompts",
@@ -129,6 +135,7 @@ def score(
     artifact: str | None,
     model: str | None,
     threshold: float | None,
+    reading: Any,
     tokens: bool,
     long_prompts: str,
     features: str | None,
@@ -197,7 +204,9 @@ def score(
     given = tuple(_option(each) for each in engine_options)
     try:
         with _terminable(), ExitStack() as stack:
-            recipe = Recipe(artifact, model, device=device, dtype=dtype, engine=engine, engine_options=given)
+            recipe = Recipe(
+                artifact, model, device=device, dtype=dtype, reading=reading, engine=engine, engine_options=given
+            )
             here = recipe.load() if runner == "local" and workers == 1 else None
             if threshold is None:
                 threshold = here.threshold if here else recipe.read_threshold()

@@ -28,7 +28,7 @@ class Described:
     @classmethod
     def of(cls, detector: BatchDetector) -> Described:
         """What there is to say of a detector."""
-        artifact = getattr(detector, "artifact", None)
+        artifact = getattr(getattr(detector, "checking", None) or detector, "artifact", None)  # whose terms they are
         features = about_features(artifact) if hasattr(artifact, "terms") else None
         characters = getattr(getattr(detector, "engine", None), "unit_characters", CHARACTERS)
         return cls(detector.threshold, detector_identity(detector), features, characters)

@@ -21,7 +21,7 @@ ABSENT = "none"
 def detector_identity(detector: Any) -> dict[str, Any]:
     """What of a detector its verdicts depend on. It need not have any of what is asked of it."""
     artifact, engine = getattr(detector, "artifact", None), getattr(detector, "engine", None)
-    return {
+    found = {
         "id": str(getattr(detector, "id", type(detector).__name__)),
         "version": getattr(artifact, "version", None),
         "sha256": digest(artifact) if is_dataclass(artifact) else None,
@@ -29,6 +29,7 @@ def detector_identity(detector: Any) -> dict[str, Any]:
         "fingerprint": dict(getattr(engine, "fingerprint", {})),
         "dtype": getattr(engine, "dtype", None),
     }
+    return found | ({"reading": "checking"} if getattr(detector, "checking", None) is not None else {})
 
 
 def identity(detector: Any, options: Options, columns: Columns, source: Sequence[str]) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from groundwire.batch.unit import BatchDetector
+from groundwire.types import Reading
 
 if TYPE_CHECKING:
     from groundwire.artifact import Artifact
@@ -29,6 +30,7 @@ class Recipe:
     dtype: str = "float32"
     threshold: float | None = None
     prevalence: float | None = None
+    reading: Reading | None = None
     engine: str = "transformers"
     engine_options: tuple[tuple[str, Any], ...] = ()
 
@@ -47,6 +49,7 @@ class Recipe:
             dtype=self.dtype,
             threshold=self.threshold,
             prevalence=self.prevalence,
+            reading=self.reading,
         )
 
     def _vllm(self) -> Engine:
@@ -81,7 +84,10 @@ class Recipe:
 
         if self.threshold is not None:
             return self.threshold
-        return threshold_for(self.read_artifact().thresholds, DEFAULT_TARGET)
+        found = self.read_artifact()
+        own = self.reading == "own" or self.engine != "transformers"
+        judging = found if own else found.checking or found
+        return threshold_for(judging.thresholds, DEFAULT_TARGET)
 
 
 @lru_cache(maxsize=1)  # a process that serves several detectors in turn holds one model at a time

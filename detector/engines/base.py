@@ -9,6 +9,7 @@ from typing import Any, Protocol, runtime_checkable
 from jaxtyping import Float
 from torch import Tensor
 
+from groundwire.adapter import Adapter
 from groundwire.errors import InputError
 from groundwire.scoring import Scorer
 from groundwire.types import Readout, Request, Step
@@ -16,10 +17,15 @@ from groundwire.types import Readout, Request, Step
 
 @dataclass(frozen=True)
 class Asked:
-    """A prompt and the responses to it that are to be scored, as token ids."""
+    """A prompt and the responses to it that are to be scored, as token ids.
+
+    known: what the engine kept of the prompt when it generated (`Step.prompt`), so that it is not read again; None
+        for nothing. An engine that cannot use it reads the prompt.
+    """
 
     prompt: Sequence[int]
     responses: Sequence[Sequence[int]]
+    known: Any = None
 
 
 @runtime_checkable
@@ -90,6 +96,15 @@ class Engine(Protocol):
 
     def read(self, ids: Sequence[int]) -> Float[Tensor, "tokens d"]:
         """Residual rows of a token sequence at the hookpoint, float32."""
+        ...
+
+
+@runtime_checkable
+class Adaptable(Protocol):
+    """An engine that can replay with an adapter on the responses' tokens."""
+
+    def adapted(self, adapter: Adapter) -> Engine:
+        """An engine of the same model that replays with `adapter`."""
         ...
 
 

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from groundwire.engines.cache import growing_cache, growing_layers
 from groundwire.engines.decoding import TextStream
+from groundwire.engines.packed import Prefix
 from groundwire.types import FinishReason, Request, TokenLogprob
 
 
@@ -20,6 +21,7 @@ class Answer:
     """One request being generated. `closing` is set when one more pass is due, for the last token's row."""
 
     request: Request
+    prompt: tuple[int, ...]
     slot: int
     stream: TextStream
     generator: torch.Generator | None
@@ -33,10 +35,12 @@ class Answer:
     check_seconds: float = 0.0
 
     @classmethod
-    def begin(cls, request: Request, slot: int, tokenizer: Any, device: torch.device) -> Answer:
+    def begin(
+        cls, request: Request, prompt: tuple[int, ...], slot: int, tokenizer: Any, device: torch.device
+    ) -> Answer:
         sampling = request.sampling
         generator = None if sampling.seed is None else torch.Generator(device).manual_seed(sampling.seed)
-        return cls(request, slot, TextStream(tokenizer, sampling.stop), generator)
+        return cls(request, prompt, slot, TextStream(tokenizer, sampling.stop), generator)
 
     def release(self, terms: int) -> Float[Tensor, "rows terms"]:
         """Features of the rows that are due: their tokens are visible and were inputs."""
@@ -100,6 +104,19 @@ class Batch:
             for layer in layers:
                 layer.cut(padding)
             self.mask = self.mask[:, padding:]
+
+    def prefix(self, place: int, prompt: tuple[int, ...], depth: int) -> Prefix | None:
+        """The keys and values of the prompt of the request at `place`, up to layer `depth`; no copy.
+
+        None where a layer does not keep them all. The last token of a prompt is among them once it was an input.
+        """
+        layers = growing_layers(self.cache)
+        if layers is None or not prompt:
+            return None
+        start = int(self.mask[place].argmax())
+        own = slice(start, start + len(prompt))
+        one = slice(place, place + 1)
+        return Prefix(prompt, [(x.keys[one, :, own], x.values[one, :, own]) for x in layers[: depth + 1]])
 
     @property
     def joinable(self) -> bool:

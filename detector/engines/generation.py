@@ -17,6 +17,7 @@ from torch import Tensor
 from groundwire.engines.base import check_new
 from groundwire.engines.batch import Answer, Batch
 from groundwire.engines.decoding import log_probability, sample
+from groundwire.engines.packed import Prefix, depth
 from groundwire.prompts import render
 from groundwire.scoring import Scorer
 from groundwire.types import FinishReason, Readout, Request, Step, Token, TokenLogprob
@@ -36,6 +37,7 @@ class Generation:
         self._state, self._free = scorer.new_state(0, self._device), list[int]()
         self._new: list[tuple[Answer, list[int]]] = []
         self._under_way: list[tuple[Batch, list[Answer]]] = []
+        self._depth = depth(engine.hookpoint, engine.model)
 
     def __len__(self) -> int:
         return len(self._new) + len(self._answers())
@@ -45,7 +47,7 @@ class Generation:
         check_new(request, [answer.request.id for answer in self._all()])
         prompt = render(self._engine.tokenizer, request.messages)
         self._engine.check_length(len(prompt), request.sampling.max_tokens)
-        answer = Answer.begin(request, self._slot(), self._engine.tokenizer, self._engine.device)
+        answer = Answer.begin(request, tuple(prompt), self._slot(), self._engine.tokenizer, self._engine.device)
         self._new.append((answer, prompt))
         return len(prompt)
 
@@ -109,13 +111,22 @@ class Generation:
             logit = self._scorer.logit(self._state, answer.slot) if answer.folded and answer.request.running else None
             readout = self._scorer.finish(self._state, answer.slot) if over and answer.request.check else None
             logprobs = tuple(answer.logprobs[before : before + len(tokens)])
-            steps.append(Step(text, tokens, rows, logit, over, readout, logprobs))
+            prompt = self._prompt(answer) if readout is not None else None
+            steps.append(Step(text, tokens, rows, logit, over, readout, logprobs, prompt))
         share = (perf_counter() - start) / len(answers)
         for i, (answer, step) in enumerate(zip(answers, steps, strict=True)):
             answer.check_seconds += share
             if step.readout:
                 steps[i] = replace(step, readout=timed(step.readout, answer.forward_seconds, answer.check_seconds))
         return steps
+
+    def _prompt(self, answer: Answer) -> Prefix | None:
+        """The keys and values of an answer's prompt, for those who read the answer again."""
+        for batch, members in self._under_way:
+            for place, member in enumerate(members):
+                if member is answer:
+                    return batch.prefix(place, answer.prompt, self._depth)
+        return None
 
     def _advance(self, answer: Answer, logits: Tensor) -> Move:
         """Sample the next token; return what became visible and, where no more pass is due, why the answer ended."""

@@ -82,6 +82,23 @@ class Pack:
         """Sequences that attend to themselves in one call, for `_halves`."""
         return list(_blocks(self.index, self.own))
 
+    @cached_property
+    def masks(self) -> list[Float[Tensor, "tokens keys"]]:
+        """For each of `runs`, 0 where a token sees a key (its prefix's, then the run's own), else minus infinity."""
+        found = []
+        for start, end, prefix in self.runs:
+            mask = torch.full((end - start, (len(prefix) if prefix else 0) + end - start), -torch.inf)
+            mask[:, : mask.shape[1] - (end - start)] = 0
+            own = mask[:, mask.shape[1] - (end - start) :]
+            for (first, last), index in zip(self.own, self.index, strict=True):
+                if start <= first < last <= end:
+                    places = index.cpu() - start
+                    known = len(places) - (last - first)
+                    for i in range(known, len(places)):
+                        own[places[i], places[: i + 1]] = 0
+            found.append(mask.to(self.device))
+        return found
+
     @property
     def kept(self) -> list[Prefix]:
         """See `keep`."""
@@ -147,7 +164,7 @@ def attention(
     scale = options.get("scaling") or query.shape[-1] ** -0.5
     if pack.keep:
         pack.store(module.layer_idx, key, value)
-    attend = _halves if query.device.type == "cpu" else _wholes
+    attend = _runs if torch.is_grad_enabled() else _halves if query.device.type == "cpu" else _wholes
     return attend(pack, module.layer_idx, query, key, value, scale).transpose(1, 2).contiguous(), None
 
 
@@ -181,6 +198,22 @@ def _wholes(pack: Pack, layer: int, query: Tensor, key: Tensor, value: Tensor, s
             query[:, :, start:end], keys, values, attn_mask=bias, scale=scale
         )
     return out
+
+
+def _runs(pack: Pack, layer: int, query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
+    """Attention of all sequences behind a prefix in one call, under a mask: few calls, each with a gradient."""
+    found = []
+    for (start, end, prefix), mask in zip(pack.runs, pack.masks, strict=True):
+        keys, values = key[:, :, start:end], value[:, :, start:end]
+        if prefix is not None:
+            before = prefix.layers[layer]
+            keys, values = torch.cat([before[0], keys], 2), torch.cat([before[1], values], 2)
+        found.append(
+            torch.nn.functional.scaled_dot_product_attention(
+                query[:, :, start:end], keys, values, attn_mask=mask.to(query.dtype), scale=scale, enable_gqa=True
+            )
+        )
+    return torch.cat(found, 2)
 
 
 @dataclass(frozen=True)
@@ -230,6 +263,12 @@ def _block(index: Sequence[Tensor], own: Sequence[tuple[int, int]]) -> _Block:
     lasts = [i * width + len(each) for i, each in enumerate(index)]
     places = [torch.arange(last - (end - start), last) for last, (start, end) in zip(lasts, own, strict=True)]
     return _Block(len(index), width, padded, tokens, torch.cat(places))
+
+
+def depth(hookpoint: str, model: Any) -> int:
+    """The last decoder layer whose keys and values a hookpoint needs: the first number in its path, else the last."""
+    number = next((int(part) for part in hookpoint.split(".") if part.isdigit()), None)
+    return model.config.get_text_config().num_hidden_layers - 1 if number is None else number
 
 
 def shared(one: Sequence[int], other: Sequence[int]) -> int:

@@ -77,7 +77,12 @@ class PaddedReplay:
             past.batch_repeat_interleave(len(responses))
         positions = torch.arange(offset, offset + width, device=device).expand(len(responses), -1)
         rows, _ = self._engine.forward(
-            stop=True, input_ids=padded, past_key_values=past, position_ids=positions, use_cache=True
+            stop=True,
+            adapter=self._engine.adapter,
+            input_ids=padded,
+            past_key_values=past,
+            position_ids=positions,
+            use_cache=True,
         )
         lengths = torch.tensor([len(ids) for ids in responses], device=device)
         self._engine.tokens_read += int(lengths.sum())

@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from groundwire.capture import capture, run_until_it_ends
+from groundwire.capture import adapted, capture, run_until_it_ends
 from groundwire.engines.base import Asked
-from groundwire.engines.packed import Pack, Prefix, packing, shared
+from groundwire.engines.packed import Pack, Prefix, depth, packing, shared
 from groundwire.engines.padded import PaddedReplay, Replaying, Rows
 
 if TYPE_CHECKING:
@@ -41,11 +41,16 @@ class PackedReplay:
     def rows(self, asked: Sequence[Asked]) -> Iterator[Rows]:
         """See `Replaying.rows`."""
         first, responses = 0, dict[tuple[int, ...], list[tuple[int, tuple[int, ...]]]]()
+        known: list[tuple[int, tuple[int, ...], Prefix | None]] = []
         for each in asked:
             found = [(first + i, tuple(ids)) for i, ids in enumerate(each.responses) if ids]
-            if found:
+            if each.known is not None:
+                known += [(number, ids, each.known) for number, ids in found]
+            elif found:
                 responses.setdefault(tuple(each.prompt), []).extend(found)
             first += len(each.responses)
+        for batch in _batches(known, self._tokens):
+            yield self._respond(batch)
         base: Prefix | None = None
         for prompts in self._together(sorted(responses)):
             prefixes = self._read(prompts, base)
@@ -100,6 +105,7 @@ class PackedReplay:
         with (
             self._engine.reader.lock,
             packing(self._model),
+            adapted(self._model, self._engine.adapter),
             capture(self._model, self._engine.hookpoint, stop=True) as hook,
         ):
             rows, _ = hook.run(self._model, **pack.inputs())
@@ -107,12 +113,6 @@ class PackedReplay:
         lengths = torch.tensor([len(ids) for _, ids, _ in batch])
         slots = torch.tensor([number for number, _, _ in batch]).repeat_interleave(lengths)
         return rows[0][torch.cat(pack.index)], slots.to(rows.device)
-
-
-def depth(hookpoint: str, model: Any) -> int:
-    """The last decoder layer whose keys and values a hookpoint needs: the first number in its path, else the last."""
-    number = next((int(part) for part in hookpoint.split(".") if part.isdigit()), None)
-    return model.config.get_text_config().num_hidden_layers - 1 if number is None else number
 
 
 def _batches(

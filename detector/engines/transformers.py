@@ -20,7 +20,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from groundwire.capture import capture, find_module
+from groundwire.adapter import Adapter
+from groundwire.capture import adapted, capture, find_module
 from groundwire.engines.base import Asked
 from groundwire.engines.generation import Generation, timed
 from groundwire.engines.padded import Replaying, Rows
@@ -34,10 +35,11 @@ from groundwire.types import Readout, Request, Step
 class TransformersEngine:
     """Runs a `Reader` and captures at `hookpoint` (dotted submodule path).
 
-    Raises CaptureError at once where the model has no such submodule.
+    adapter: active while responses are replayed, on their tokens alone; prompts are read, and answers generated, by the
+    base model. Raises CaptureError at once where the model has no such submodule.
     """
 
-    def __init__(self, reader: Reader, hookpoint: str) -> None:
+    def __init__(self, reader: Reader, hookpoint: str, adapter: Adapter | None = None) -> None:
         self.reader, self.hookpoint = reader, hookpoint
         self.model, self.tokenizer = reader.model, reader.tokenizer
         self.model_id: str = reader.id
@@ -46,15 +48,28 @@ class TransformersEngine:
         self.dtype = reader.dtype
         self.tokens_read = 0
         find_module(self.model, hookpoint)
+        self.adapter = adapter.to(self.device, self.model.get_input_embeddings().weight.dtype) if adapter else None
+        with reader.lock, adapted(self.model, self.adapter):
+            pass  # refuses an adapter of another model
         self.end_ids = _end_ids(self.model, self.tokenizer)
 
     @property
     def device(self) -> torch.device:
         return next(self.model.parameters()).device
 
-    def forward(self, *, stop: bool = False, **inputs: Any) -> tuple[Float[Tensor, "batch tokens d"], Any]:
+    def adapted(self, adapter: Adapter) -> TransformersEngine:
+        """An engine of the same model that replays with `adapter`."""
+        return TransformersEngine(self.reader, self.hookpoint, adapter)
+
+    def forward(
+        self, *, stop: bool = False, adapter: Adapter | None = None, **inputs: Any
+    ) -> tuple[Float[Tensor, "batch tokens d"], Any]:
         """One hooked forward pass: the hookpoint's rows, and the model's output (None where the pass stops there)."""
-        with self.reader.lock, capture(self.model, self.hookpoint, stop=stop) as hook:
+        with (
+            self.reader.lock,
+            adapted(self.model, adapter),
+            capture(self.model, self.hookpoint, stop=stop) as hook,
+        ):
             return hook.run(self.model, **inputs)
 
     # -- replay ---------------------------------------------------------------------------------------------------
@@ -66,7 +81,7 @@ class TransformersEngine:
         places = [{response: next(numbers) for response in responses} for responses in distinct]
         found: dict[int, Readout] = {}
         began = perf_counter()
-        for rows, slots in self.replay_rows([Asked(a.prompt, d) for a, d in zip(asked, distinct, strict=True)]):
+        for rows, slots in self.replay_rows([replace(a, responses=d) for a, d in zip(asked, distinct, strict=True)]):
             found |= _finished(scorer, rows, slots, perf_counter() - began, features)
             began = perf_counter()
         empty = scorer.finish(scorer.new_state(1), 0)

@@ -164,7 +164,7 @@ def test_a_truncated_file_is_refused(folder: Path, name: str) -> None:
         Artifact.from_pretrained(folder)
 
 
-@pytest.mark.parametrize("version", [1, 3, None])
+@pytest.mark.parametrize("version", [1, 4, None])
 def test_another_format_version_is_refused(folder: Path, version: int | None) -> None:
     edit(folder, lambda config: config.update(format_version=version))
     with pytest.raises(ArtifactError, match=f"has format version {version}") as caught:
@@ -188,6 +188,9 @@ def test_json_that_is_no_object_is_refused(folder: Path) -> None:
         (lambda c: c.update(token_smoothing=-1), "token smoothing over -1"),
         (lambda c: c.pop("token_smoothing"), "token_smoothing"),
         (lambda c: c.pop("unlike"), "unlike"),
+        (lambda c: c.pop("ends"), "ends"),
+        (lambda c: c.pop("adapter"), "adapter"),
+        (lambda c: c.pop("checking"), "checking"),
         (lambda c: c["spans"].update(padding=3), "padding"),
         (lambda c: c["terms"][0].update(colour="red"), "colour"),
         (lambda c: c["terms"].pop(), "11 token terms"),

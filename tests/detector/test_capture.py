@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -9,7 +10,8 @@ import torch
 from torch import nn
 from transformers import AutoModelForCausalLM, DynamicCache
 
-from groundwire.capture import capture, find_module, substitute
+from groundwire.adapter import Adapter
+from groundwire.capture import adapted, capture, find_module, substitute
 from groundwire.errors import CaptureError
 
 HOOKPOINT = "model.layers.2"
@@ -137,3 +139,49 @@ def test_later_layers_see_what_was_substituted(model):
     assert not torch.equal(output.logits, plain)
     torch.testing.assert_close(rows, torch.zeros_like(rows))
     assert torch.equal(model(input_ids=IDS).logits, plain)
+
+
+def plus(model: nn.Module, path: str, size: float) -> Adapter:
+    """An adapter that adds `size` times the sum of its inputs to every output of one layer."""
+    linear = model.get_submodule(path)
+    ones = torch.ones(1, linear.in_features), torch.ones(linear.out_features, 1)  # type: ignore[arg-type]
+    return Adapter({path: ones}, alpha=size)
+
+
+def test_an_adapter_adds_to_what_its_layers_give_and_no_longer(model):
+    path = "model.layers.1.mlp.down_proj"
+    before, x = hooks(model), torch.linspace(-1, 1, 2 * 3 * 64).reshape(2, 3, 64)
+    plain = model.get_submodule(path)(x)
+    with adapted(model, plus(model, path, 0.5)):
+        found = model.get_submodule(path)(x)
+        assert hooks(model) == before + 1
+    torch.testing.assert_close(found, plain + 0.5 * x.sum(-1, keepdim=True))
+    assert hooks(model) == before
+    assert torch.equal(model.get_submodule(path)(x), plain)
+    with adapted(model, None):
+        assert hooks(model) == before
+
+
+def test_an_adapter_is_off_also_after_a_pass_that_failed(model):
+    before, new = hooks(model), Adapter.new(model, model.model.layers, 2, 4.0)
+    broken = replace(new, weights={**new.weights, "model.layers.3.mlp.up_proj": (torch.ones(2, 32), torch.ones(64, 3))})
+    with pytest.raises(RuntimeError, match="shapes"), adapted(model, broken):
+        model(input_ids=IDS)
+    with pytest.raises(IndexError), adapted(model, new):
+        model(input_ids=torch.tensor([[10**6]]))
+    assert hooks(model) == before
+
+
+@pytest.mark.parametrize(
+    ("path", "inputs", "words"),
+    [
+        ("model.layers.9.mlp.up_proj", 32, r"no submodule 'model\.layers\.9\.mlp\.up_proj'"),
+        ("model.layers.3.mlp.up_proj", 48, r"48 inputs and 64 outputs for 'model\.layers\.3\.mlp"),
+    ],
+)
+def test_an_adapter_of_another_model_is_refused_and_leaves_no_hook(model, path, inputs, words):
+    before, new = hooks(model), Adapter.new(model, model.model.layers, 2, 4.0)
+    other = replace(new, weights={**new.weights, path: (torch.ones(2, inputs), torch.ones(64, 2))})
+    with pytest.raises(CaptureError, match=words), adapted(model, other):
+        pass
+    assert hooks(model) == before

@@ -251,6 +251,7 @@ def test_a_detection_names_its_detector(detector: Detector) -> None:
         "model": "tiny-llama",
         "hookpoint": "model.layers.2",
         "same_model": True,
+        "reading": "own",
     }
 
 

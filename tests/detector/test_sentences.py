@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import re
 import time
 from itertools import pairwise
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from groundwire.sentences import MAX_CHARACTERS, MAX_WORDS, sentences, words
+from groundwire.sentences import MAX_CHARACTERS, MAX_WORDS, sentence_ends, sentences, words
+from groundwire.types import Token
 
 TEXTS = st.text(st.sampled_from("aB1 .,!?\n'\"。東é’:\t") | st.characters(codec="utf-8"), max_size=300)
 
@@ -104,3 +106,88 @@ def test_no_input_takes_more_than_linear_time(unit):
         return time.process_time() - start
 
     assert seconds(20_000) < 0.1 + 16 * seconds(2_500)  # quadratic would be 64 times as long
+
+
+# -- the last tokens of sentences ---------------------------------------------------------------------------------
+
+
+def tokens_of(text: str) -> list[Token]:
+    """A word, a mark or white space with what follows: much as a byte-level tokenizer cuts."""
+    return [Token(0, *m.span()) for m in re.finditer(r" ?\w+|\s*[^\w\s]|\s+", text)]
+
+
+@st.composite
+def cut_texts(draw):
+    """A text and tokens that hold all of it; a character may be made of two tokens, as in byte-level tokenizers."""
+    text = draw(TEXTS)
+    inner = draw(st.sets(st.integers(1, max(1, len(text) - 1)), max_size=120))
+    bounds = sorted({0, len(text), *(i for i in inner if i < len(text))})
+    spans = list(pairwise(bounds))
+    twice = draw(st.sets(st.integers(0, max(0, len(spans) - 1)), max_size=3))
+    return text, [Token(0, *span) for i, span in enumerate(spans) for _ in range(1 + (i in twice))]
+
+
+@settings(max_examples=25)
+@given(cut_texts())
+def test_ends_are_the_last_tokens_of_sentences(case):
+    text, tokens = case
+    ends, found = sentence_ends(text, tokens), list(sentences(text))
+    assert ends == sorted(set(ends))
+    assert all(0 <= end < len(tokens) for end in ends)
+    assert bool(ends) == bool(tokens)
+    if not found:
+        assert ends == [len(tokens) - 1][: len(tokens)]
+        return
+    last = [max(i for i, token in enumerate(tokens) if token.start < sentence.end) for sentence in found]
+    assert ends == sorted(set(last))  # a token that ends two sentences ends one
+
+
+@settings(max_examples=25)
+@given(TEXTS, st.integers(0, 20))
+def test_ends_of_a_text_that_is_cut_short_never_go_beyond_its_tokens(text, kept):
+    tokens = tokens_of(text)[:kept]
+    assert all(0 <= end < len(tokens) for end in sentence_ends(text, tokens))
+
+
+def pieces(text: str) -> list[str]:
+    """The text up to each end."""
+    tokens = tokens_of(text)
+    bounds = [0, *(tokens[end].end for end in sentence_ends(text, tokens))]
+    return [text[start:end] for start, end in pairwise(bounds)]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("It opened. It closed!  Did it?", ["It opened.", " It closed!", "  Did it?"]),
+        ("1. Rinse it.\n2. Dry it.", ["1. Rinse it.", "\n2. Dry it."]),
+        ("- salt\n- pepper\n- oil", ["- salt", "\n- pepper", "\n- oil"]),
+        ("Steps:\n\n* Rinse it\n* Dry it", ["Steps:", "\n\n* Rinse it", "\n* Dry it"]),
+        ("Dr. A. Smith of the U.S. Navy spoke. He left.", ["Dr. A. Smith of the U.S. Navy spoke.", " He left."]),
+        ("It costs 3.50 a day, e.g. in May. And more.", ["It costs 3.50 a day, e.g. in May.", " And more."]),
+        (
+            "It was built in 1889, as passage [1]. It is high.",
+            ["It was built in 1889, as passage [1].", " It is high."],
+        ),
+        ("It was built in 1889 [1][2]. It is high [3].", ["It was built in 1889 [1][2].", " It is high [3]."]),
+        ("It is high [1].", ["It is high [1]."]),
+        ("It is high", ["It is high"]),
+        ("It is high. ", ["It is high."]),
+        ("... It is. !!!", ["... It is."]),
+        ("--- ... !!!", ["--- ... !!!"]),
+        ("", []),
+    ],
+)
+def test_sentences_by_their_last_tokens(text, expected):
+    assert pieces(text) == expected
+
+
+def test_a_text_without_words_is_one_sentence_and_one_without_tokens_has_none():
+    assert sentence_ends("?!", [Token(0, 0, 1), Token(1, 1, 2)]) == [1]
+    assert sentence_ends("It opened. It closed.", []) == []
+
+
+def test_sentences_that_share_a_token_are_one():
+    text = "橋。道。"
+    assert sentence_ends(text, [Token(0, 0, 4)]) == [0]
+    assert sentence_ends(text, [Token(0, 0, 2), Token(1, 2, 4)]) == [0, 1]

@@ -11,7 +11,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from groundwire.calibration import sigmoid
-from groundwire.types import KINDS, Contribution, Detection, Request, Sampling, Span, Term, TokenScore, Verdict
+from groundwire.types import (
+    KINDS,
+    Contribution,
+    Detection,
+    Request,
+    Sampling,
+    SentenceScore,
+    Span,
+    Term,
+    TokenScore,
+    Verdict,
+)
 
 
 def detection(contributions: list[float], intercept: float = -1.0, **more: Any) -> Detection:
@@ -45,6 +56,7 @@ def test_a_checked_verdict_is_written_in_full():
         spans=(Span(3, 7, "1890", 0.9, evidence),),
         tokens=(TokenScore("In ", 0, 3, 0.1), TokenScore("1890", 3, 7, 0.9)),
         unlike_training={"distance": 1.5, "quantile": 0.995, "flag": True},
+        sentences=(SentenceScore(0, 7, "In 1890", 0.77),),
         detector={"id": "d", "version": "1"},
     )
     verdict = Verdict(found, threshold=0.5, flagged=True, action="annotate")
@@ -63,6 +75,7 @@ def test_a_checked_verdict_is_written_in_full():
         "unlike_training": {"distance": 1.5, "quantile": 0.995, "flag": True},
         "detector": {"id": "d", "version": "1"},
         "spans": [{"start": 3, "end": 7, "text": "1890", "score": 0.9, "evidence": evidence}],
+        "sentences": [{"start": 0, "end": 7, "text": "In 1890", "score": 0.77}],
         "terms": [
             {"kind": "latent", "name": "t0", "feature_id": 0, "contribution": 2.0, "token": " x", "start": 3},
         ],
@@ -91,7 +104,8 @@ def test_what_was_not_checked_has_no_numbers():
     for name in ("score", "flagged", "threshold", "logit", "intercept", "other", "tokens", "detector"):
         assert written[name] is None, name
     assert (written["shares"], written["unlike_training"]) == (None, None)
-    assert (written["status"], written["reason"], written["spans"]) == ("not_checked", "no_passages", [])
+    assert (written["status"], written["reason"]) == ("not_checked", "no_passages")
+    assert written["spans"] == written["sentences"] == []
     assert written["detail"] == "none of 2 messages holds a passage"
 
 

@@ -9,6 +9,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
+from groundwire.adapter import Adapter
 from groundwire.additive import Shapes
 from groundwire.artifact import PROBE_TEXT, Artifact, Probe
 from groundwire.engines.reader import load_reader
@@ -68,6 +69,34 @@ def grounded(artifact: Artifact) -> Artifact:
     unlike = Unlike(torch.zeros(TERMS), torch.randn(4, TERMS, generator=random), torch.linspace(0, 3, 101), 0.9)
     scorer = replace(artifact.scorer, token_smoothing=2)
     return replace(artifact, scorer=scorer, terms=(*artifact.terms, *head.terms), grounding=head, unlike=unlike)
+
+
+def random_adapter(engine: TransformersEngine, rank: int = 2, size: float = 0.15) -> Adapter:
+    """An adapter of the layers up to the hookpoint that changes rows visibly; with `size` 0 it changes nothing."""
+    new = Adapter.new(engine.model, engine.model.model.layers[:3], rank, 2.0 * rank, seed=3)
+    random = torch.Generator().manual_seed(4)
+    return replace(
+        new, weights={path: (a, torch.randn(b.shape, generator=random) * size) for path, (a, b) in new.weights.items()}
+    )
+
+
+def checking_artifact(engine: TransformersEngine) -> Artifact:
+    """What a checking reader's artifact holds: an adapter, sentence ends, grounding terms, thresholds of its own."""
+    artifact = grounded(random_artifact(engine, "window"))
+    ends = artifact.scorer.shapes
+    ends = Shapes(ends.cuts, ends.values.flip(0) * 1.5, ends.slopes.flip(0) * 1.5)
+    return replace(
+        artifact,
+        id="tiny-checking",
+        scorer=replace(artifact.scorer, intercept=-0.4, end_shapes=ends),
+        thresholds={"balanced_accuracy": 0.6, "recall": 0.35, "always": 0.0},
+        adapter=random_adapter(engine),
+    )
+
+
+def checked_artifact(engine: TransformersEngine) -> Artifact:
+    """A detector's, with a checking reader's inside."""
+    return replace(grounded(random_artifact(engine, "window")), checking=checking_artifact(engine))
 
 
 def user(text: str) -> list[Message]:

@@ -94,7 +94,7 @@ def _drawing(
             rng.shuffle(passages)
         known = dict[str, str]()
         question, facts = rng.choice(template.questions)  # one: reading a prompt costs more than an answer
-        prompt = _prompt(fill(question, own), passages, rng.random(), name)
+        prompt = prompt_of(fill(question, own), passages, rng.random())
         for number in range(PAIRS):
             plan = _Plan.of(rng, [template.facts[i] for i in facts], template.facts)
             good = [Piece(fill(text, own), kind) for kind, text in plan.said]
@@ -267,8 +267,11 @@ def _distractors(template: Template, others: Sequence[Template], rng: random.Ran
     return rng.sample(texts, min(len(texts), rng.choice((1, 1, 2))))
 
 
-def _prompt(question: str, passages: Sequence[str], form: float, name: str) -> str:
-    """What the generator was asked, in one of several forms; Groundwire's own rendering is the commonest."""
+def prompt_of(question: str, passages: Sequence[str], form: float) -> str:
+    """What the generator was asked, in one of several forms; Groundwire's own rendering is the commonest.
+
+    form: from 0 to 1, which one.
+    """
     if form < 0.4:
         return grounded_messages(question, [Passage(text) for text in passages])[0]["content"]
     if form < 0.55:
@@ -282,5 +285,5 @@ def _prompt(question: str, passages: Sequence[str], form: float, name: str) -> s
     if form < 0.85:
         return "Passage:\n" + "\n\n".join(passages) + "\n\nState what the passage says."
     joined = "\n\n".join(passages)
-    instruction = SUMMARY[sum(map(ord, name)) % len(SUMMARY)]
+    instruction = SUMMARY[int(form * 10_000) % len(SUMMARY)]
     return f"{instruction}\n\n{joined}\n\nSummary:" if form < 0.93 else f"{joined}\n\n{question}"

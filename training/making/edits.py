@@ -24,7 +24,7 @@ FAITHFUL = ("plain", "compressed", "joined", "list")
 UNFAITHFUL = ("number", "date", "name", "roles", "negation", "quantifier", "trend", "order", "mixed")
 MAX_PASSAGES, MAX_CHARACTERS, MAX_SENTENCES = 64, 20_000, 400  # what is beyond is not read
 MIN_WORDS, MAX_WORDS = 5, 45  # of a sentence that is taken
-TRIES = 8  # answers begun for each that is asked for
+PATIENCE = 24  # answers begun in vain, one after another, before no more are looked for
 
 Change = tuple[tuple[int, int, str], ...]  # (start, end, what stands there instead), in order and apart
 
@@ -45,18 +45,19 @@ def answers(passages: Sequence[str], rng: random.Random, count: int) -> list[tup
     The pairs are fewer where the passages hold too few whole sentences, or nothing that can be edited. The same `rng`
     gives the same pairs.
     """
-    pool = _Pool.of(passages)
+    pool = _Pool.of(passages, rng)
     made: dict[tuple[str, str], tuple[Made, Made]] = {}  # of each sentence one of each kind
-    for _ in range(TRIES * min(count, len(pool.sources) * len(UNFAITHFUL))):
-        if len(made) >= count:
-            break
+    vain = 0
+    while pool.sources and len(made) < count and vain < PATIENCE:
+        vain += 1
         draft = _draft(pool, rng)
-        if draft is None:
+        found = _mistaken(draft, pool, rng) if draft else None
+        if draft is None or found is None:
             continue
-        found = _mistaken(draft, pool, rng)
-        if found is not None:
-            piece, wrong = found
-            made.setdefault((piece.source.text, wrong.kind), (Made(draft.text, draft.kind, 0, ()), wrong))
+        piece, wrong = found
+        if (piece.source.text, wrong.kind) not in made:
+            made[piece.source.text, wrong.kind] = (Made(draft.text, draft.kind, 0, ()), wrong)
+            vain = 0
     return list(made.values())
 
 
@@ -164,12 +165,17 @@ class _Value:
 
 @dataclass(frozen=True)
 class _Source:
-    """A sentence that may be taken. leans: only together with the sentence before it, the source number `before`."""
+    """A sentence that may be taken.
+
+    leans: only together with the sentence before it, the source number `before`. deniable: whether a negation may be
+    put in; as many sentences are as there are negated ones. weight: how often it is taken.
+    """
 
     text: str
     passage: int
     leans: bool
     before: int | None
+    deniable: bool
     weight: float
     words: frozenset[str]
     values: tuple[_Value, ...]
@@ -190,7 +196,7 @@ class _Pool:
         return self.drawn.setdefault(place, rng.random())
 
     @classmethod
-    def of(cls, passages: Sequence[str]) -> _Pool:
+    def of(cls, passages: Sequence[str], rng: random.Random) -> _Pool:
         texts = [passage[:MAX_CHARACTERS] for passage in passages[:MAX_PASSAGES]]
         taken: list[tuple[str, int, bool, int | None]] = []
         for number, text in enumerate(texts):
@@ -206,11 +212,15 @@ class _Pool:
                 before = len(taken) - 1
         lower = frozenset(w for text in texts for w in re.findall(r"\b[a-z]{1,30}\b", text))
         names = _known_names([line for line, *_ in taken], lower)
-        sources = tuple(
-            _Source(line, number, leans, before, _weight(line), frozenset(_words(line)), tuple(_values(line, names)))
-            for line, number, leans, before in taken
-        )
-        return cls(sources, _normal(" ".join(texts)), lower, names)
+        negated = [_NEGATIVE.search(line) is not None for line, *_ in taken]
+        share = (sum(negated) + 10 * _NEGATED) / (len(taken) + 10)
+        sources = []
+        for (line, number, leans, before), is_negated in zip(taken, negated, strict=True):
+            deniable = not is_negated and rng.random() < share
+            weight = 8.0 if is_negated or deniable else 3.0 if _RARE.search(line) else 1.0
+            words, values = frozenset(_words(line)), (*_numbers(line), *_names(line, names))
+            sources.append(_Source(line, number, leans, before, deniable, weight, words, values))
+        return cls(tuple(sources), _normal(" ".join(texts)), lower, names)
 
 
 def _normal(text: str) -> str:
@@ -241,7 +251,7 @@ def _usable(line: str) -> bool:
         return False
     if _GLUED.search(line) or line.startswith(("Note", "See also", "Figure", "Table")):
         return False
-    return sum(word[0].islower() for word in words) * 2 >= len(words) and _VERB.search(line) is not None
+    return sum(word[0].islower() for word in words) * 3 >= len(words) and _VERB.search(line) is not None
 
 
 def _leans(line: str) -> bool:
@@ -408,7 +418,7 @@ def _names(line: str, known: dict[str, str]) -> Iterator[_Value]:
 # ---- Numbers and dates
 
 _NUMBER = re.compile(
-    r"(?<![\w.,:/–—−+*#^=~-])(?:\d{1,3}(?:,\d{3}){1,4}|\d{1,9})(?:\.\d{1,3})?(?![\w°]|[.,:/–—−-]\d|[–—−]|-[A-Z])"
+    r"(?<![\w.,:/–—−+*#^=~°′″-])(?:\d{1,3}(?:,\d{3}){1,4}|\d{1,9})(?:\.\d{1,3})?(?![\w°′″]|[.,:/–—−-]\d|[–—−]|-[A-Z])"
 )
 _ORDINAL = re.compile(r"(?<![\w.,-])(\d{1,3})(?:st|nd|rd|th)\b")
 _DECADE = re.compile(r"(?<![\w.,-])(1[5-9]|20)(\d)0s\b")
@@ -487,11 +497,6 @@ def _converted(line: str, start: int, end: int) -> bool:
     if inside and not re.match(r"[12]\d{3}\)", line[start : end + 1]):
         return True
     return re.match(r"[\w ²³/-]{1,25}\([^a-zA-Z()]{0,4}\d", line[end : end + 40]) is not None
-
-
-def _values(line: str, names: dict[str, str]) -> Iterator[_Value]:
-    yield from _numbers(line)
-    yield from _names(line, names)
 
 
 def _perturbed(value: _Value, rng: random.Random) -> str | None:
@@ -834,11 +839,12 @@ _PAST = dict(zip(_IRREGULAR.split()[::2], _IRREGULAR.split()[1::2], strict=True)
 _PAST |= {base: _past(base) for base in _REGULAR.split()}
 _BASE = {past: base for base, past in _PAST.items()}
 _THIRD = {_third(base): base for base in _SURE.split()}  # those that are no nouns
-_NEGATED = 0.03  # share of the verbs that are negated
+_NEGATED = 0.03  # share of the sentences that hold a negation, where nothing better is known
 _HAVE = _set("has have had")
 _VERB = re.compile(
-    rf"\b(?:is|are|was|were|has|have|had|can|will|would|should|must|may|could|does|did|do|[a-z]{{2,20}}ed"
-    rf"|{'|'.join([*_BASE, *_THIRD])}|says?|said|consists?|goes|works|plays|lies|began)\b"
+    rf"\b(?:is|are|was|were|has|have|had|can|will|would|should|must|may|could|does|did|do|cannot|\w+n['’]t|[a-z]{{2,20}}ed"
+    rf"|{'|'.join([*_BASE, *_THIRD])}|says?|consists?|goes|works|plays|lies|get|make|take|give|hold|know|keep|pay|need"
+    r"|include|contain|receive)\b"
 )
 _DENIABLE = _set("is are was were can will would should must") | _HAVE
 # With these before it, a negated verb may say what was said, or nothing.
@@ -864,18 +870,17 @@ _NEGATIVE = re.compile(
 )
 
 
-def _negations(line: str, rng: random.Random, pool: _Pool) -> Iterator[Change]:
+def _negations(line: str, rng: random.Random, pool: _Pool, source: _Source) -> Iterator[Change]:
     """A negation more or less."""
     for found in _NEGATIVE.finditer(line):
         following = _after(line, found.end())
         odd = _before(line, found.start()) == "what" or not following or following[0] in _NOT_ONLY
         if not odd and not _WANTS_NOT.search(line, found.end()):
             yield from _affirmed(line, found)
-    tokens = _tokens(line)
+    tokens = _tokens(line) if source.deniable else ()
     for before, token, after in zip(tokens, tokens[1:], tokens[2:], strict=False):
         low, word = before.text.lower(), token.text
-        apart = line[token.end : after.start] != " " or _NOT_DENIED.search(line[: token.start])
-        if apart or pool.luck(f"{low} {word} {after.text}", rng) > _NEGATED:
+        if line[token.end : after.start] != " " or _NOT_DENIED.search(line[: token.start]):
             continue
         if word in _DENIABLE and low not in _NO_NOT_AFTER:
             yield from _denied(line, token, after, rng)
@@ -932,12 +937,14 @@ def _affirmed(line: str, found: re.Match[str]) -> Iterator[Change]:
 
 # ---- Edits, one kind each
 
+Edits = Callable[[str, random.Random, _Pool, _Source], Iterator[Change]]
 
-def _number_edits(line: str, rng: random.Random, pool: _Pool) -> Iterator[Change]:
+
+def _number_edits(line: str, rng: random.Random, pool: _Pool, source: _Source) -> Iterator[Change]:
     """Another number: half of the time one of the passages, half of the time one near."""
     for value in _numbers(line):
         if rng.random() < 0.5:
-            others = _others(value, line, pool, lambda source: True)
+            others = _others(value, line, pool, lambda other: True)
         else:
             near = _perturbed(value, rng)
             others = [near] if near else []
@@ -946,18 +953,18 @@ def _number_edits(line: str, rng: random.Random, pool: _Pool) -> Iterator[Change
             yield ((value.start, value.end, rng.choice(others)),)
 
 
-def _name_edits(line: str, rng: random.Random, pool: _Pool) -> Iterator[Change]:
+def _name_edits(line: str, rng: random.Random, pool: _Pool, source: _Source) -> Iterator[Change]:
     """Another name of the passages."""
     for value in _names(line, pool.names):
-        others = _others(value, line, pool, lambda source: True)
+        others = _others(value, line, pool, lambda other: True)
         if others:
             yield ((value.start, value.end, rng.choice(others)),)
 
 
-def _mixed_edits(line: str, rng: random.Random, pool: _Pool, passage: int) -> Iterator[Change]:
+def _mixed_edits(line: str, rng: random.Random, pool: _Pool, source: _Source) -> Iterator[Change]:
     """A number or name of another passage."""
-    for value in _values(line, pool.names):
-        others = _others(value, line, pool, lambda source: source.passage != passage)
+    for value in (*_numbers(line), *_names(line, pool.names)):
+        others = _others(value, line, pool, lambda other: other.passage != source.passage)
         others = [new for new in others if value.look[0] == "name" or _in_order(line, value.start, value.end, new)]
         if others:
             yield ((value.start, value.end, rng.choice(others)),)
@@ -984,8 +991,8 @@ def _alike(one: str, other: str) -> bool:
     """Whether two values may be the same: names that share a word, numbers with the same digits."""
     if one[:1].isdigit() and other[:1].isdigit():
         return one.replace(",", "").strip("0.") == other.replace(",", "").strip("0.")
-    words = {word.lower().rstrip(".") for word in one.split()} - _LINKS
-    return not words.isdisjoint(word.lower().rstrip(".") for word in other.split()) or one in other or other in one
+    words, others = ({word.rstrip(".") for word in name.split()} - _LINKS - set(_SORT_OF) for name in (one, other))
+    return not words.isdisjoint(others) or one in other or other in one
 
 
 _MARKS = ',;:()"“”'
@@ -1005,7 +1012,7 @@ def _role(name: _Value) -> tuple[object, ...]:
     return () if sort == "thing" else (sort, shape, near)
 
 
-def _role_edits(line: str, rng: random.Random, pool: _Pool) -> Iterator[Change]:
+def _role_edits(line: str, rng: random.Random, pool: _Pool, source: _Source) -> Iterator[Change]:
     """Two names of one sentence, exchanged."""
     if "between" in line or "both" in line:
         return
@@ -1020,7 +1027,7 @@ def _role_edits(line: str, rng: random.Random, pool: _Pool) -> Iterator[Change]:
             yield ((one.start, one.end, other.text), (other.start, other.end, one.text))
 
 
-def _date_edits(line: str, rng: random.Random, pool: _Pool) -> Iterator[Change]:
+def _date_edits(line: str, rng: random.Random, pool: _Pool, source: _Source) -> Iterator[Change]:
     """Another day, month, year, weekday or season."""
     for found in (*_dates(line), *_MONTH_ALONE.finditer(line), *_WEEKDAY.finditer(line), *_SEASON.finditer(line)):
         parts = {name: text for name, text in found.groupdict().items() if text}
@@ -1041,10 +1048,10 @@ def _date_edits(line: str, rng: random.Random, pool: _Pool) -> Iterator[Change]:
             yield ((start, end, new),)
 
 
-def _phrase_edits(kind: str) -> Callable[[str, random.Random, _Pool], Iterator[Change]]:
+def _phrase_edits(kind: str) -> Edits:
     """Edits that put an opposite of the table of `kind` in the place of a phrase."""
 
-    def edits(line: str, rng: random.Random, pool: _Pool) -> Iterator[Change]:
+    def edits(line: str, rng: random.Random, pool: _Pool, source: _Source) -> Iterator[Change]:
         for found in _PHRASES[kind].finditer(line):
             old = found[0].lower()
             if found[0] != old and (found.start() > 0 or found[0][1:] != old[1:]):
@@ -1074,7 +1081,7 @@ def _pair_edits(line: str, rng: random.Random, pool: _Pool) -> Iterator[Change]:
             yield ((*found.span(one), news[0]), (*found.span(two), news[1]))
 
 
-_EDITS: dict[str, Callable[[str, random.Random, _Pool], Iterator[Change]]] = {
+_EDITS: dict[str, Edits] = {
     "number": _number_edits,
     "date": _date_edits,
     "name": _name_edits,
@@ -1083,17 +1090,13 @@ _EDITS: dict[str, Callable[[str, random.Random, _Pool], Iterator[Change]]] = {
     "quantifier": _phrase_edits("quantifier"),
     "trend": _phrase_edits("trend"),
     "order": _phrase_edits("order"),
+    "mixed": _mixed_edits,
 }
 _KIND_WEIGHTS = {"negation": 3.0, "roles": 5.0, "quantifier": 2.0}
-_RARE = re.compile(
+_RARE = re.compile(  # sentences with these are taken more often, so that edits go both ways
     r"\b(?:neither|none of|few|no|decreased|fell|lost|closed|without|below|least|less|fewer|rejected|forbidden|all|each"
     r"|every|only|before)\b"
 )
-
-
-def _weight(line: str) -> float:
-    """How often a sentence is taken: more often where it holds what is rare, so that edits go both ways."""
-    return 8.0 if _NEGATIVE.search(line) else 3.0 if _RARE.search(line) else 1.0
 
 
 # ---- Faithful answers
@@ -1265,10 +1268,7 @@ def _mistaken(draft: _Draft, pool: _Pool, rng: random.Random) -> tuple[_Piece, M
             if piece.carries and kind in ("name", "roles", "mixed"):
                 continue  # what leans on the sentence would be wrong too
             line = draft.text[piece.start : piece.end]
-            if kind == "mixed":
-                found = list(_mixed_edits(line, rng, pool, piece.source.passage))
-            else:
-                found = list(_EDITS[kind](line, rng, pool))
+            found = list(_EDITS[kind](line, rng, pool, piece.source))
             for change in rng.sample(found, len(found)):
                 agreed = _agreed(line, change)
                 if agreed is not None and _new(_applied(line, agreed)[0], pool):

@@ -61,8 +61,16 @@ VERDICT = {
     "logit": 1.1,
     "intercept": -1.0,
     "other": 0.1,
-    "detector": {"id": "d", "version": "1", "model": "m", "hookpoint": "model.layers.0", "same_model": True},
+    "detector": {
+        "id": "d",
+        "version": "1",
+        "model": "m",
+        "hookpoint": "model.layers.0",
+        "same_model": True,
+        "reading": "own",
+    },
     "spans": [{"start": 4, "end": 10, "text": "bridge", "score": 0.9, "evidence": None}],
+    "sentences": [],
     "terms": [
         {"kind": "latent", "name": "bridges", "feature_id": 3, "contribution": 2.5, "token": " bridge", "start": 3},
         {"kind": "grounding", "name": "absent", "feature_id": None, "contribution": -0.5, "token": None, "start": None},
