@@ -1,4 +1,4 @@
-"""Renders measured results into README.md and docs/vllm.md, so that no number there is typed by hand.
+"""Renders measured results into README.md and pages of docs/, so that no number there is typed by hand.
 
     python benchmarks/tables.py            # every table of these pages, from benchmarks/results/*.json
 
@@ -18,7 +18,7 @@ from typing import Any
 
 RESULTS = Path(__file__).parent / "results"
 README = Path(__file__).parents[1] / "README.md"
-PAGES = (README, README.parent / "docs" / "vllm.md")
+PAGES = (README, README.parent / "docs" / "own-reading.md", README.parent / "docs" / "vllm.md")
 _TABLE = re.compile(r"(<!-- table:(?P<name>[\w.-]+) -->\n).*?(<!-- /table -->)", re.DOTALL)
 _MARKER = re.compile(r"<!-- /?table\b.*?-->")
 

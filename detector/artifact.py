@@ -191,7 +191,7 @@ class Artifact:
         try:
             adapter = Adapter.from_pretrained(folder) if config["adapter"] else None
             checking = cls.from_pretrained(folder / CHECKING) if config[CHECKING] else None
-            return replace(cls._from_parts(config, tensors, latents, card), adapter=adapter, checking=checking)
+            return cls._from_parts(config, tensors, latents, card, adapter=adapter, checking=checking)
         except (KeyError, TypeError) as error:
             raise ArtifactError(
                 f"{folder}: {error!r} in config.json or detector.safetensors",
@@ -200,7 +200,16 @@ class Artifact:
             ) from error
 
     @classmethod
-    def _from_parts(cls, config: dict[str, Any], tensors: dict[str, Tensor], latents: Any, card: str) -> Artifact:
+    def _from_parts(
+        cls,
+        config: dict[str, Any],
+        tensors: dict[str, Tensor],
+        latents: Any,
+        card: str,
+        *,
+        adapter: Adapter | None,
+        checking: Artifact | None,
+    ) -> Artifact:
         encoder = SparseEncoder(
             weight=tensors["encoder.weight"],
             bias=tensors["encoder.bias"],
@@ -233,6 +242,8 @@ class Artifact:
             probe=Probe(tensors["probe.ids"], tensors["probe.row"]),
             grounding=GroundingHead(tuple(names), shapes) if shapes else None,
             unlike=_made(Unlike, {name: tensors[f"unlike.{name}"] for name in UNLIKE} | unlike) if unlike else None,
+            adapter=adapter,
+            checking=checking,
             latents=latents,
             about=config["about"],
             card=card,

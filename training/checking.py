@@ -15,7 +15,7 @@ import itertools
 import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -83,11 +83,22 @@ class Checking:
         self._depth = depth(engine.hookpoint, engine.model)
 
     @classmethod
-    def new(cls, engine: TransformersEngine, lessons: Sequence[Lesson], options: CheckingOptions) -> Checking:
-        """Untrained: the adapter changes nothing yet; the residual is standardised on the answers of `lessons`."""
+    def new(
+        cls,
+        engine: TransformersEngine,
+        lessons: Sequence[Lesson],
+        options: CheckingOptions,
+        start: Adapter | None = None,
+    ) -> Checking:
+        """Readings of zero, on the residual standardised on the answers of `lessons`.
+
+        start: an adapter to go on from; None for one that changes nothing yet.
+        """
         decoder = find_module(engine.model, engine.hookpoint.rsplit(".", 1)[0])
         layers = list(decoder)[: depth(engine.hookpoint, engine.model) + 1]  # type: ignore[call-overload]
         adapter = Adapter.new(engine.model, layers, options.rank, options.alpha, options.seed)
+        if start is not None:
+            adapter = replace(start, weights={path: (a.clone(), b.clone()) for path, (a, b) in start.weights.items()})
         for part in adapter.parameters():
             part.requires_grad_(True)
         made = cls(engine, adapter, Readings(torch.zeros(1), torch.ones(1)))
@@ -192,11 +203,13 @@ def train_checking(
     folder: Path,
     options: CheckingOptions,
     *,
+    start: Adapter | None = None,
     until: float | None = None,
     stop_after: int | None = None,
 ) -> Checking:
     """Train, or go on where `folder` stands.
 
+    start: an adapter to begin with, where the folder holds none yet.
     until, stop_after: a moment (`time.time()`) and a step at which to stop early; the same call goes on from there.
     Raises InputError where the folder holds an adapter of another rank.
     """
@@ -204,7 +217,7 @@ def train_checking(
     state_path = folder / STATE
     done, units = 0, 0
     first = [lesson for unit in itertools.islice(mixed(sources, options.seed), 24) for lesson in unit]
-    checking = Checking.new(engine, first, options)
+    checking = Checking.new(engine, first, options, start)
     moments: dict[str, Tensor] = {}
     if state_path.exists():
         tensors = load_file(state_path)

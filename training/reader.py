@@ -72,6 +72,7 @@ class ReaderRun:
 
     base: the artifact that gives the model's own reading and the names of its latents. dictionary: theirs.
     weights: how often each data set is drawn from; 1 where it is not named. steps: of training.
+    go_on: whether to begin with the base's adapter.
     """
 
     base: Path
@@ -86,6 +87,7 @@ class ReaderRun:
     version: str
     device: str
     seed: int
+    go_on: bool = False
 
     @classmethod
     def of(
@@ -123,8 +125,10 @@ def run_reader(labelled: Sequence[Path], folder: Path, run: ReaderRun) -> dict[s
     sources = {}
     for name, own in by_set(in_part(examples, "training")).items():
         sources[name] = (run.weights.get(name, 1.0), list(units(engine.tokenizer, own, most=MOST_TOKENS)))
-    options = CheckingOptions(rank=run.rank, steps=run.steps, answer_tokens=run.step_tokens, seed=run.seed)
-    checking = train_checking(engine, sources, run.work / "adapter", options)
+    start = base.checking.adapter if run.go_on and base.checking else None
+    rank = run.rank if start is None else start.rank
+    options = CheckingOptions(rank=rank, steps=run.steps, answer_tokens=run.step_tokens, seed=run.seed)
+    checking = train_checking(engine, sources, run.work / "adapter", options, start=start)
     held = thinned(in_part(examples, "calibration"), CALIBRATION_ROWS, run.seed)
     dictionary = load_dictionary(run.dictionary, hookpoint=base.hookpoint)
     made = checking_artifact(base, dictionary, engine, checking, held, run.work, version=run.version)

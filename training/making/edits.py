@@ -634,7 +634,7 @@ upper | | :thing
 early, late | -as | :date
 public, private, domestic, foreign, major, minor, urban, rural | | :thing -league
 short, small, large, strong, weak, tropical, temperate, cold, hot, warm, wet, dry, internal, external | | :thing
-long | -not -did -as -so -how | :thing
+long | -not -did -as -so -how | :thing -dead
 amateur, professional, formal, informal, positive, negative, permanent, temporary | | :thing
 northern, southern, eastern, western, upper | | :word
 north, south, east, west | | -:number
@@ -753,6 +753,8 @@ def _sound(old: str, new: str, before: str, following: Sequence[str]) -> bool:
         if any(_is(item[1:], words) for item in items if item[0] == "-"):
             return False
     after = following[0] if following else ""
+    if new == "no" and after in _CLASSES["time"]:
+        return False
     if new in ("less", "fewer") and old == "more":
         return _plural(after) == (new == "fewer")
     if old == "lower":
