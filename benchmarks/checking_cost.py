@@ -54,12 +54,12 @@ def main(output: Path, rounds: int, rows: int, answers: int) -> None:
     prompts = list({e.prompt: e for e in examples}.values())[:answers]
     for number, example in enumerate(prompts):
         request = Request(f"{number}", example.messages, Sampling(max_tokens=96))
-        *steps, end = own.stream(request)
-        last = steps[-1]
-        tokens = [token for step in steps for token in step.tokens]  # type: ignore[union-attr]
+        steps = [step for _, step in own.engine.generate([request], own.artifact.scorer)]
+        tokens = [token for step in steps for token in step.tokens]
         prompt = render(detector.tokenizer, example.messages)
-        forward.append(end.forward_seconds)  # type: ignore[union-attr]
-        for into, known in ((kept, last.prompt), (again, None)):  # type: ignore[union-attr]
+        readout = steps[-1].readout
+        forward.append(readout.forward_seconds if readout else float("nan"))
+        for into, known in ((kept, steps[-1].prompt), (again, None)):
             asked = [Asked(prompt, [[t.id for t in tokens]], known)]
             start = perf_counter()
             checking.engine.replay(asked, checking.artifact.scorer, features=True)

@@ -86,14 +86,14 @@ class Answering:
         if step.finish_reason is not None:
             detection = self._detection(answer, step)
             del self._under_way[answer.request.id]
+            step = replace(step, prompt=None)  # whoever keeps the step shall not keep the batch's cache
         return Progress(answer.request.id, step, running, detection)
 
     def _detection(self, answer: _UnderWay, step: Step) -> Detection:
         if step.readout is None:
             return self._detector.not_checked("disabled")
         try:
-            own = self._detector.detect(step.readout, answer.text, answer.tokens, answer.source)
-            found = self._detector.score_generated(answer.request, answer.text, step, answer.tokens, own)
+            found = self._detector.judge(answer.request, answer.text, answer.tokens, step, answer.source)
         except Exception as error:  # the answer is there, and so are those that decode with it
             logger.exception("an answer was not checked")
             return self._detector.not_checked("capture_failed", type(error).__name__)

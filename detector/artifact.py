@@ -200,6 +200,19 @@ class Artifact:
             ) from error
 
     @classmethod
+    def of_detector(cls, folder: str | Path) -> Artifact:
+        """Read an artifact that a whole detector can be made of: not that of a checking reader alone, whose adapter
+        generation knows nothing of. Raises what `from_pretrained` raises."""
+        found = cls.from_pretrained(folder)
+        if found.adapter is not None:
+            raise ArtifactError(
+                f"{found.id} is the artifact of a checking reader alone",
+                expected="that of a detector which has it",
+                remedy="pass the folder that holds this one",
+            )
+        return found
+
+    @classmethod
     def _from_parts(
         cls,
         config: dict[str, Any],

@@ -13,7 +13,7 @@ from groundwire.answering import Answering
 from groundwire.artifact import Artifact
 from groundwire.calibration import sigmoid, threshold_for
 from groundwire.engines.base import Adaptable, Asked, Engine
-from groundwire.errors import ArtifactError, CaptureError, InputError, PromptTooLong
+from groundwire.errors import CaptureError, InputError, PromptTooLong
 from groundwire.passage_windows import PassageWindows, Prompts, joined
 from groundwire.prompts import render, tokenize_response
 from groundwire.sentences import sentence_ends
@@ -89,13 +89,7 @@ class Detector:
         Raises ArtifactError where artifact and model do not belong together, ModelError or FetchError where the model
         cannot be had, InputError on an unknown target, or where the checking reader is asked for and there is none.
         """
-        loaded = Artifact.from_pretrained(artifact or DEFAULT_ARTIFACT)
-        if loaded.adapter is not None:  # without it every score would be wrong, and answers are generated without it
-            raise ArtifactError(
-                f"{loaded.id} is the artifact of a checking reader alone",
-                expected="that of a detector which has it",
-                remedy="pass the folder that holds this one",
-            )
+        loaded = Artifact.of_detector(artifact or DEFAULT_ARTIFACT)
         if prevalence is not None:
             loaded = loaded.at_prevalence(prevalence)
         if engine is None:
@@ -164,26 +158,34 @@ class Detector:
         found.update(self._replayed(groups, examples, features))
         return [found[i] for i in range(len(examples))]
 
-    def score_generated(
-        self, request: Request, text: str, step: Step, tokens: Sequence[Token], own: Detection
-    ) -> Detection:
-        """The verdict on an answer that the engine has just generated: the checking reader's, else `own`.
+    def judge(self, request: Request, text: str, tokens: Sequence[Token], step: Step, source: Source) -> Detection:
+        """The verdict on an answer that the engine has just generated: the checking reader's, else the own pass's.
 
-        step: its last step, whose `prompt` spares reading the prompt again. tokens: the answer's, as they were
-        generated.
+        tokens: the answer's, as they were generated. step: its last one, with a readout; its `prompt` spares reading
+        the prompt again. source: as in `detect`.
         """
-        checking = self.checking
-        if checking is None or not own.checked:
-            return own
-        prompt = render(self.tokenizer, request.messages)
+        if self.checking is None:
+            return self.detect(step.readout, text, tokens, source) if step.readout else self.not_checked("disabled")
+        return self.checking._read_again(request, text, tokens, step, source)
+
+    def _read_again(
+        self, request: Request, text: str, tokens: Sequence[Token], step: Step, source: Source
+    ) -> Detection:
+        """`judge`, by this detector's own engine."""
+        if reason := _nothing_to_check(text):
+            return self.not_checked(reason)
+        prompt = render(self.tokenizer, request.messages) if step.prompt is None else step.prompt.ids
         asked = Asked(prompt, [[t.id for t in tokens]], step.prompt)
         try:
-            ((readout,),) = checking.engine.replay([asked], checking.artifact.scorer, features=True)
+            ((readout,),) = self.engine.replay([asked], self.artifact.scorer, features=True)
         except CaptureError as error:
-            return checking.not_checked("capture_failed", str(error))
-        found = checking.detect(readout, text, tokens, Source.of(request))
-        seconds = own.check_seconds + found.forward_seconds + found.check_seconds
-        return replace(found, forward_seconds=own.forward_seconds, check_seconds=seconds)
+            return self.not_checked("capture_failed", str(error))
+        found = self.detect(readout, text, tokens, source)
+        # What reading again takes is part of the check; what the answer itself took is not.
+        own = step.readout
+        generating, checking = (own.forward_seconds, own.check_seconds) if own else (0.0, 0.0)
+        seconds = checking + found.forward_seconds + found.check_seconds
+        return replace(found, forward_seconds=generating, check_seconds=seconds)
 
     def stream(self, request: Request) -> Iterator[Step | Detection]:
         """Generate an answer; yield each step as it comes and, last, the detection over all of it.

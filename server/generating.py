@@ -67,8 +67,9 @@ def _observation(ask: Ask, done: Done, model: str, threshold: float) -> Observat
 
 def fingerprint(detector: Detector) -> str:
     """OpenAI's `system_fingerprint`: changes with the model, its tokenizer and the detector."""
-    artifact = detector.artifact
+    artifact, checking = detector.artifact, detector.checking
     parts = [sorted(detector.engine.fingerprint.items()), artifact.id, artifact.version]
+    parts += ["checking", checking.artifact.version] if checking is not None else []
     return "fp_" + hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:10]
 
 

@@ -59,7 +59,7 @@ async def ready(request: Request) -> Ready:
 async def version(request: Request) -> Version:
     """What runs here."""
     state = request.app.state
-    artifact = state.detector.artifact
+    artifact = (state.detector.checking or state.detector).artifact  # that of the verdicts
     return Version(
         version=__version__,
         model=served_name(state.settings, state.detector),

@@ -142,6 +142,7 @@ def _without_text(verdict: dict[str, Any]) -> dict[str, Any]:
     kept = {key: value for key, value in verdict.items() if key != "detail"}
     return kept | {
         "spans": [span | {"text": "", "evidence": None} for span in verdict["spans"]],
+        "sentences": [sentence | {"text": ""} for sentence in verdict["sentences"]],
         "terms": [term | {"token": None} for term in verdict["terms"]],
     }
 

@@ -27,11 +27,13 @@ from tqdm import tqdm
 from groundwire.adapter import Adapter
 from groundwire.capture import adapted, capture, find_module, run_until_it_ends
 from groundwire.engines.packed import Pack, Prefix, depth, packing
+from groundwire.engines.replay import PackedReplay, replaying
 from groundwire.engines.transformers import TransformersEngine
 from groundwire.errors import InputError
 from groundwire.training.lessons import Lesson, mixed
 
-STATE, LOG = "state.safetensors", "log.jsonl"
+MOST_UNITS = 2000  # drawn for one step: more, and hardly any row is short enough
+STATE, PROGRESS, LOG = "state.safetensors", "progress.json", "log.jsonl"
 
 
 @dataclass(frozen=True)
@@ -66,6 +68,7 @@ class Readings(nn.Module):
         self.register_buffer("deviation", deviation)
         self.linear = nn.Linear(len(mean), 2)
         nn.init.zeros_(self.linear.weight)
+        nn.init.zeros_(self.linear.bias)  # whatever torch drew: a run is its seed's
 
     def forward(self, rows: Tensor) -> Tensor:
         """Log-odds `[rows, 2]`."""
@@ -93,18 +96,24 @@ class Checking:
         """Readings of zero, on the residual standardised on the answers of `lessons`.
 
         start: an adapter to go on from; None for one that changes nothing yet.
+        Raises InputError on a model that cannot be taught like this.
         """
-        decoder = find_module(engine.model, engine.hookpoint.rsplit(".", 1)[0])
-        layers = list(decoder)[: depth(engine.hookpoint, engine.model) + 1]  # type: ignore[call-overload]
-        adapter = Adapter.new(engine.model, layers, options.rank, options.alpha, options.seed)
+        adapter = Adapter.new(engine.model, _layers(engine), options.rank, options.alpha, options.seed)
+        if not adapter.weights:
+            raise InputError(
+                f"the layers of {engine.model_id} have no linear layers of the common kind",
+                expected="a model of torch.nn.Linear, such as Llama, Qwen or SmolLM2; GPT-2 has others",
+                remedy="choose another model; its own reading needs no adapter",
+            )
         if start is not None:
             adapter = replace(start, weights={path: (a.clone(), b.clone()) for path, (a, b) in start.weights.items()})
+        adapter = adapter.to(engine.device, torch.float32)
         for part in adapter.parameters():
             part.requires_grad_(True)
         made = cls(engine, adapter, Readings(torch.zeros(1), torch.ones(1)))
         with torch.no_grad():
             rows = made.rows(lessons).float()
-        made.readings = Readings(rows.mean(0), rows.std(0) + 1e-3)
+        made.readings = Readings(rows.mean(0), rows.std(0) + 1e-3).to(engine.device)
         return made
 
     def prefixes(self, lessons: Sequence[Lesson]) -> list[Prefix]:
@@ -188,7 +197,7 @@ class Checking:
     def load(self, tensors: Mapping[str, Tensor]) -> None:
         """The reverse of `tensors`."""
         mean, deviation = tensors["readings.mean"], tensors["readings.deviation"]
-        self.readings = Readings(mean.clone(), deviation.clone())
+        self.readings = Readings(mean.clone(), deviation.clone()).to(self.engine.device)
         own = {k.removeprefix("readings."): v for k, v in tensors.items() if k.startswith("readings.")}
         self.readings.load_state_dict(own)
         with torch.no_grad():
@@ -213,22 +222,26 @@ def train_checking(
     until, stop_after: a moment (`time.time()`) and a step at which to stop early; the same call goes on from there.
     Raises InputError where the folder holds an adapter of another rank.
     """
+    if not any(weight > 0 and own for weight, own in sources.values()):
+        raise InputError("no labelled answer to learn from", expected="rows whose groups belong to the training part")
     folder.mkdir(parents=True, exist_ok=True)
     state_path = folder / STATE
     done, units = 0, 0
     first = [lesson for unit in itertools.islice(mixed(sources, options.seed), 24) for lesson in unit]
     checking = Checking.new(engine, first, options, start)
     moments: dict[str, Tensor] = {}
-    if state_path.exists():
-        tensors = load_file(state_path)
-        checking.load(tensors)
-        progress = json.loads((folder / "progress.json").read_text("utf-8"))
-        if progress["options"]["rank"] != options.rank:
+    if (folder / PROGRESS).exists():  # written last
+        progress = json.loads((folder / PROGRESS).read_text("utf-8"))
+        for name, wanted in (("rank", options.rank), ("alpha", options.alpha)):
+            if progress["options"][name] == wanted:
+                continue
             raise InputError(
-                f"{folder} holds an adapter of rank {progress['options']['rank']}, not {options.rank}",
-                expected="the rank it was begun with",
+                f"{folder} holds an adapter of {name} {progress['options'][name]}, not {wanted}",
+                expected=f"the {name} it was begun with",
                 remedy="choose another folder, or delete it",
             )
+        tensors = load_file(state_path)
+        checking.load(tensors)
         done, units = progress["steps"], progress["units"]
         moments = {k.removeprefix("optimiser."): v for k, v in tensors.items() if k.startswith("optimiser.")}
     adapter_weights, readings = checking.adapter.parameters(), list(checking.readings.parameters())
@@ -265,6 +278,26 @@ def train_checking(
     return checking
 
 
+def _layers(engine: TransformersEngine) -> list[nn.Module]:
+    """The decoder layers up to the hookpoint. Raises InputError where there are none, or answers cannot be packed."""
+    path = engine.hookpoint.split(".")
+    at = next((i for i, part in enumerate(path) if part.isdigit()), None)
+    if at is None:
+        raise InputError(
+            f"the hookpoint {engine.hookpoint!r}",
+            expected="one within a decoder layer, such as model.layers.18",
+            remedy="take a base detector with such a hookpoint",
+        )
+    if not isinstance(replaying(engine), PackedReplay):
+        raise InputError(
+            f"the attention of {engine.model_id}",
+            expected="one in which every token sees all before it (no sliding windows), so that answers can be packed",
+            remedy="choose another model; its own reading needs no adapter",
+        )
+    decoder = find_module(engine.model, ".".join(path[:at]))
+    return list(decoder)[: int(path[at]) + 1]  # type: ignore[call-overload]
+
+
 def _batches(units: Iterator[list[Lesson]], tokens: int) -> Iterator[tuple[list[Lesson], int]]:
     """Lessons of one step, and the units they came from."""
     while True:
@@ -273,6 +306,12 @@ def _batches(units: Iterator[list[Lesson]], tokens: int) -> Iterator[tuple[list[
         while sum(lesson.size for lesson in batch) < tokens:
             batch += next(units)
             drawn += 1
+            if drawn > MOST_UNITS:
+                raise InputError(
+                    f"{drawn} draws that hold only {sum(lesson.size for lesson in batch)} answer tokens",
+                    expected="answers whose prompts are short enough to train on",
+                    remedy="cut long prompts into passages",
+                )
         yield batch, drawn
 
 
@@ -298,7 +337,9 @@ def _save(
     save_file({k: v.contiguous() for k, v in tensors.items()}, partial)
     partial.replace(folder / STATE)
     progress: dict[str, Any] = {"steps": done, "units": units, "options": asdict(options)}
-    (folder / "progress.json").write_text(json.dumps(progress), encoding="utf-8")
+    partial = folder / f"{PROGRESS}.partial"
+    partial.write_text(json.dumps(progress), encoding="utf-8")
+    partial.replace(folder / PROGRESS)
 
 
 def _restore(optimiser: torch.optim.Optimizer, moments: Mapping[str, Tensor], steps: int) -> None:

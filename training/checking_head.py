@@ -61,7 +61,8 @@ def distil(
     sentences end."""
     latents = dictionary.select(list(feature_ids), activation="pre")
     weight = (readings.linear.weight / readings.deviation).detach()
-    bias = (readings.linear.bias - weight @ readings.mean).detach()
+    bias = (readings.linear.bias - weight @ readings.mean).detach().cpu()
+    weight = weight.cpu()
     every = torch.arange(len(rows.rows))
     found = [
         _distilled(latents, weight[k], float(bias[k]), rows, at) for k, at in enumerate((torch.from_numpy(ends), every))
@@ -127,8 +128,8 @@ def _distilled(latents: SparseEncoder, weight: Tensor, bias: float, rows: TokenR
 
 @dataclass(frozen=True)
 class Sentences:
-    """The sentences of many answers: `[sentences]` log-odds at their ends and mean of their best windows; those of
-    answer i are `offsets[i]:offsets[i + 1]`."""
+    """The sentences of many answers: `[sentences]` log-odds at their ends and mean of their best windows, both without
+    the head's constants; those of answer i are `offsets[i]:offsets[i + 1]`."""
 
     ends: Float[np.ndarray, " sentences"]
     windows: Float[np.ndarray, " sentences"]

@@ -97,7 +97,7 @@ def folds(
 
 
 def part_of(group: str, *, kept: float = 0.2, calibration: float = 0.15) -> Part:
-    """The part of the data a group belongs to, the same on every machine and for every seed.
+    """The part of the data a group belongs to, the same on every machine and for every seed, for the same shares.
 
     "kept" is never looked at before figures are reported, "calibration" never trained on; the rest is "training".
     """

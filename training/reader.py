@@ -18,6 +18,7 @@ import torch
 from tqdm import tqdm
 
 from groundwire.artifact import Artifact, Probe
+from groundwire.batch.identity import digest
 from groundwire.detector import DEFAULT_ARTIFACT, Detector
 from groundwire.engines.reader import load_reader
 from groundwire.engines.transformers import TransformersEngine
@@ -127,7 +128,8 @@ def run_reader(labelled: Sequence[Path], folder: Path, run: ReaderRun) -> dict[s
         sources[name] = (run.weights.get(name, 1.0), list(units(engine.tokenizer, own, most=MOST_TOKENS)))
     start = base.checking.adapter if run.go_on and base.checking else None
     rank = run.rank if start is None else start.rank
-    options = CheckingOptions(rank=rank, steps=run.steps, answer_tokens=run.step_tokens, seed=run.seed)
+    alpha = CheckingOptions.alpha if start is None else start.alpha
+    options = CheckingOptions(rank, alpha, answer_tokens=run.step_tokens, steps=run.steps, seed=run.seed)
     checking = train_checking(engine, sources, run.work / "adapter", options, start=start)
     held = thinned(in_part(examples, "calibration"), CALIBRATION_ROWS, run.seed)
     dictionary = load_dictionary(run.dictionary, hookpoint=base.hookpoint)
@@ -172,7 +174,8 @@ def checking_artifact(
     adapter = adapter.to("cpu", torch.bfloat16).to("cpu", torch.float32)  # as it is written
     reading = engine.adapted(adapter)
     ordered = [e for own in by_set(held).values() for e in own]
-    rows = join([collect_rows(reading, own, work / "rows" / name) for name, own in by_set(held).items()])
+    folder = work / "rows" / digest(adapter)[:12]  # rows of an adapter that has learned on are others
+    rows = join([collect_rows(reading, own, folder / name) for name, own in by_set(held).items()])
     answers = [taught(engine.tokenizer, e) for e in ordered]
     rows, ordered, answers = _spoken(rows, ordered, answers)
     ends = np.concatenate([a.ends + start for a, start in zip(answers, rows.offsets, strict=False)])
@@ -274,7 +277,7 @@ def _packed(
         scorer=Scorer(
             encoder=head.encoder,
             shapes=head.tokens,
-            intercept=calibrated.shift + end_weight * head.constants[0] + window_weight * head.constants[1],
+            intercept=calibrated.shift,  # of sums without the head's constants
             pooling=Pooling("window", WINDOW, window_weight=window_weight),
             token_intercept=tokens.intercept,
             token_scale=tokens.scale,

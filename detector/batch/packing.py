@@ -101,6 +101,7 @@ def verdict_types(pa: Any) -> dict[str, Any]:
             "start": whole,
         }.items()
     )
+    sentence = pa.struct({**place, "text": text, "score": number})
     token = pa.struct({"token": text, **place, "score": number})
     return {
         "status": text,
@@ -118,6 +119,7 @@ def verdict_types(pa: Any) -> dict[str, Any]:
         "unlike_training": pa.struct([("distance", number), ("quantile", number), ("flag", pa.bool_())]),
         "detector": text,
         "spans": pa.list_(span),
+        "sentences": pa.list_(sentence),
         "terms": pa.list_(term),
         "tokens": pa.list_(token),
     }

@@ -74,7 +74,7 @@ class Recipe:
         from groundwire.artifact import Artifact
         from groundwire.detector import DEFAULT_ARTIFACT
 
-        found = Artifact.from_pretrained(self.artifact or DEFAULT_ARTIFACT)
+        found = Artifact.of_detector(self.artifact or DEFAULT_ARTIFACT)
         return found if self.prevalence is None else found.at_prevalence(self.prevalence)
 
     def read_threshold(self) -> float:

@@ -78,7 +78,7 @@ class Model:
 
 def read_artifact(settings: Settings) -> Artifact:
     """The detector that the settings name, at their share of unfaithful answers."""
-    found = Artifact.from_pretrained(settings.detector or DEFAULT_ARTIFACT)
+    found = Artifact.of_detector(settings.detector or DEFAULT_ARTIFACT)
     return found if settings.prevalence is None else found.at_prevalence(settings.prevalence)
 
 
@@ -143,6 +143,12 @@ async def fit(client: Any, args: Any, settings: Settings) -> Own | Beside:
         if named:
             raise
         return Beside(error.given)
+    if settings.reading == "checking":
+        raise InputError(
+            'the reading "checking", of answers that vLLM writes',
+            expected='the reading "own": the adapter is not run inside vLLM',
+            remedy="leave it out, or serve without vLLM",
+        )
     target = settings.target or DEFAULT_TARGET
     threshold = threshold_for(artifact.thresholds, target) if settings.threshold is None else settings.threshold
     block = RunningBlock(about.running, about.block) if about.running else None

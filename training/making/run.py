@@ -82,10 +82,13 @@ def from_templates(rng: random.Random, folder: Path = TEMPLATES) -> Iterator[dic
 
 def from_texts(paths: Sequence[Path], rng: random.Random) -> Iterator[dict[str, Any]]:
     """Rows of a user's texts (JSONL with `text`): passages cut from each, answers of their sentences, and edits."""
+    names = {path: path.name.split(".")[0] for path in paths}
+    if len(set(names.values())) < len(paths):
+        names = {path: f"{i}-{name}" for i, (path, name) in enumerate(names.items())}
     for path in paths:
         for number, document in enumerate(read_documents(path)):
             for place, passages in enumerate(_cut(document.text, rng)):
-                name = f"edits-{path.name.split('.')[0]}-{number}"
+                name = f"edits-{names[path]}-{number}"
                 question = rng.choice(QUESTIONS)
                 prompt = prompt_of(question, passages, rng.random())
                 for i, (good, bad) in enumerate(answers(passages, rng, PAIRS)):

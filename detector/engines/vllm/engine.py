@@ -45,7 +45,7 @@ class VllmEngine(ReplayEngine):
                 raise
             raise MissingExtra("vllm", "vllm") from error
         folder = Path(artifact or DEFAULT_ARTIFACT).resolve()
-        loaded = Artifact.from_pretrained(folder)
+        loaded = Artifact.of_detector(folder)
         identity = identify(model or loaded.model, trust_remote_code=bool(options.get("trust_remote_code")))
         extra = {**(options.pop("additional_config", None) or {}), KEY: {"detector": str(folder)}}
         try:

@@ -49,7 +49,7 @@ class Following:
     def __init__(self, vllm_config: Any, *args: Any, **kwargs: Any) -> None:
         check_config(vllm_config)
         folder = detector_folder(vllm_config.additional_config)
-        self._gw_artifact = Artifact.from_pretrained(folder)
+        self._gw_artifact = Artifact.of_detector(folder)
         # Compiled graphs are kept by a hash of the configuration; those without our capture are other graphs.
         about = {"detector": str(folder), "hookpoint": self._gw_artifact.hookpoint, "version": __version__}
         vllm_config.additional_config = {**(vllm_config.additional_config or {}), KEY: about}
