@@ -23,12 +23,14 @@ from torch import Tensor, tensor
 
 from groundwire.additive import Shapes
 from groundwire.errors import ArtifactError
+from groundwire.numbers import Numbers, value_of
 from groundwire.types import Term
 
 GROUNDING_TERMS = {
     "absent_words": "content words the prompt does not have",
     "soft_absent_words": "content words the prompt does not have, less where one there begins alike",
     "absent_numbers": "numbers the prompt does not have",
+    "strange_numbers": "numbers that neither stand in the prompt nor follow from those that do",
     "absent_names": "capitalised words the prompt does not have",
     "absent_bigrams": "pairs of words that do not stand together in the prompt",
     "absent_trigrams": "triples of words that do not stand together in the prompt",
@@ -69,6 +71,7 @@ class Grounding:
             self._places.setdefault(word, []).append(place)
         self._sorted = sorted(self._places)
         self._bigrams = set(pairwise(found))
+        self._numbers = Numbers(found)
         self._trigrams = set(zip(found, found[1:], found[2:], strict=False))
 
     def measure(self, response: str) -> dict[str, float]:
@@ -90,6 +93,9 @@ class Grounding:
         tally.absent += content and absent
         tally.soft += soft
         tally.numbers += absent and word[0].isdigit()
+        value = value_of(found[0])
+        if value is not None and not _list_mark(response, tally.end, found):
+            tally.strange += not self._numbers.follows(value)
         tally.names += absent and found[0][0].isupper() and not _starts_sentence(response, tally.end, found.start())
         if len(tally.before) > 0:
             alone = (tally.before[-1], word) not in self._bigrams
@@ -127,6 +133,7 @@ class Tally:
     absent: int = 0
     soft: float = 0.0
     numbers: int = 0
+    strange: int = 0
     names: int = 0
     bigrams: int = 0
     trigrams: int = 0
@@ -145,6 +152,7 @@ class Tally:
             "absent_words": self.absent,
             "soft_absent_words": self.soft,
             "absent_numbers": self.numbers,
+            "strange_numbers": self.strange,
             "absent_names": self.names,
             "absent_bigrams": self.bigrams,
             "absent_trigrams": self.trigrams,
@@ -221,6 +229,12 @@ def _starts_sentence(text: str, before: int, start: int) -> bool:
     """Whether the word at `start` is the first of a sentence or line; the word before it ended at `before`."""
     between = text[before:start]
     return before == 0 or "\n" in between or between.rstrip(" \t\"'“(*-").endswith((".", "!", "?", ":", "•"))
+
+
+def _list_mark(text: str, before: int, found: re.Match[str]) -> bool:
+    """Whether a number only counts the lines of a list: "1. ", "2) "."""
+    rest = text[found.end() : found.end() + 2]
+    return rest[:1] in (".", ")") and not rest[1:].strip() and _starts_sentence(text, before, found.start())
 
 
 def _alike(word: str, other: str) -> int:

@@ -48,7 +48,7 @@ from groundwire.training.run import licences_of
 from groundwire.training.tokens import TokenCalibration, calibrate_tokens
 from groundwire.types import Term
 
-GROUNDING = ("absent_numbers", "soft_absent_words", "absent_bigrams")
+GROUNDING = ("strange_numbers", "soft_absent_words", "absent_bigrams")
 SMOOTHINGS = (0, 1, 2, 4)
 LIMITS = (
     "It errs: the figures above are what to expect on answers like those it was trained on; elsewhere expect less, and "
@@ -60,11 +60,12 @@ LIMITS = (
     "Arithmetic, long passages and other languages than English are beyond what a reader of this size can follow.",
     "A term that raises the score is evidence, not a cause.",
 )
-FIGURE_ROWS, FIGURE_BATCH = 200, 64  # rows of each data set that figures are of, and how many are scored at once
+FIGURE_ROWS, FIGURE_BATCH = 100, 64  # rows of each data set that figures are of, and how many are scored at once
 MADE = ("templates", "edits")  # data sets of which more can be made
 KEPT, KEPT_MADE = 0.2, 0.1  # share of the groups kept for figures
 MOST_TOKENS = 1100  # of a prompt with its answer, in training
-CALIBRATION_ROWS = 1500  # of each data set, at most
+CALIBRATION_ROWS = 500  # of each data set, at most, whole prompts
+LONGEST = 5000  # characters of a prompt in calibration: longer ones cost more than they tell
 
 
 @dataclass(frozen=True)
@@ -131,7 +132,8 @@ def run_reader(labelled: Sequence[Path], folder: Path, run: ReaderRun) -> dict[s
     alpha = CheckingOptions.alpha if start is None else start.alpha
     options = CheckingOptions(rank, alpha, answer_tokens=run.step_tokens, steps=run.steps, seed=run.seed)
     checking = train_checking(engine, sources, run.work / "adapter", options, start=start)
-    held = thinned(in_part(examples, "calibration"), CALIBRATION_ROWS, run.seed)
+    short = [e for e in in_part(examples, "calibration") if len(e.prompt) <= LONGEST]
+    held = thinned(short, CALIBRATION_ROWS, run.seed)
     dictionary = load_dictionary(run.dictionary, hookpoint=base.hookpoint)
     made = checking_artifact(base, dictionary, engine, checking, held, run.work, version=run.version)
     kept = thinned(in_part(examples, "kept"), FIGURE_ROWS, run.seed)
