@@ -9,7 +9,7 @@ from click.testing import CliRunner
 
 from groundwire.artifact import Artifact
 from groundwire.calibration import sigmoid
-from groundwire.cli import main
+from groundwire.cli import cli
 from groundwire.detector import Detector
 from groundwire.errors import InputError
 from groundwire.sae import Dictionary, save_dictionary
@@ -55,7 +55,7 @@ def trained(labelled, base, tiny_llama_folder, tmp_path_factory):
     out = tmp_path_factory.mktemp("trained") / "detector"
     arguments = ["train", "reader", str(labelled), "-o", str(out), "--base", str(base), "--steps", "6", "--rank", "2"]
     arguments += ["--step-tokens", "60", "--model", str(tiny_llama_folder), "--licence", "answers=MIT"]
-    done = CliRunner().invoke(main, arguments)
+    done = CliRunner().invoke(cli, arguments)
     assert done.exit_code == 0, done.output
     return out, json.loads(done.stdout), tiny_llama_folder
 
@@ -86,7 +86,7 @@ def test_the_same_command_again_trains_nothing_anew(trained, labelled, base):
     log = out.with_name("detector.work") / "adapter" / "log.jsonl"
     before = log.read_text()
     arguments = ["train", "reader", str(labelled), "-o", str(out), "--base", str(base), "--steps", "6", "--rank", "2"]
-    done = CliRunner().invoke(main, [*arguments, "--step-tokens", "60", "--model", str(model)])
+    done = CliRunner().invoke(cli, [*arguments, "--step-tokens", "60", "--model", str(model)])
     assert done.exit_code == 0, done.output
     assert log.read_text() == before
 

@@ -236,7 +236,10 @@ def changed(right: str, wrong: str) -> tuple[tuple[int, int], ...]:
         if tag == "equal":
             continue
         if low == high:  # something was left out: what stands beside the gap is wrong
-            low, high = max(0, low - 1), min(len(b), high + 1)
+            while low > 0 and (low == high or b[low].isspace()):
+                low -= 1
+            while high < len(b) and b[high - 1].isspace():
+                high += 1
         start, end = starts[low], starts[high]
         start += len(wrong[start:end]) - len(wrong[start:end].lstrip())
         end -= len(wrong[start:end]) - len(wrong[start:end].rstrip())

@@ -42,11 +42,13 @@ def test_no_answer_is_right_and_wrong_of_one_prompt(made):
     assert all(len(found) == 1 for found in labels.values())
 
 
-def test_the_same_words_are_right_under_one_drawing_and_wrong_under_another(made):
-    texts: dict[str, set[int]] = {}
-    for row in made:
-        texts.setdefault(row["response"], set()).add(row["label"])
-    assert sum(found == {0, 1} for found in texts.values()) > 20
+def test_another_drawing_s_answers_are_wrong_of_this_one_and_say_where(made):
+    crossed = [row for row in made if row["kind"] == "crossed"]
+    assert len(crossed) > 20
+    by_id = {row["id"]: row for row in made}
+    assert all(
+        row["spans"] and row["response"] != by_id[row["pair"]]["response"] for row in crossed if row["pair"] in by_id
+    )
 
 
 def test_rows_are_what_training_reads(made, tmp_path):
@@ -87,7 +89,7 @@ def test_drawing_anew_changes_what_it_is_asked_to():
     [
         ("It takes 20 days.", "It takes 21 days.", ["21"]),
         ("Anna met Ben in May.", "Ben met Anna in May.", ["Ben", "Anna"]),
-        ("It does not apply to staff.", "It does apply to staff.", ["does apply"]),
+        ("It does not apply to staff.", "It does apply to staff.", ["does"]),
         ("Open on Monday.", "The museum has a cafe.", ["The museum has a cafe."]),
     ],
 )

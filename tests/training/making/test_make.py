@@ -6,7 +6,7 @@ import random
 import pytest
 from click.testing import CliRunner
 
-from groundwire.cli import main
+from groundwire.cli import cli
 from groundwire.training.making.run import balanced
 
 TEXT = (
@@ -26,7 +26,7 @@ def texts(tmp_path):
 
 def test_rows_come_from_own_texts_and_from_templates(texts, tmp_path):
     out = tmp_path / "made.jsonl"
-    done = CliRunner().invoke(main, ["make-data", str(texts), "-o", str(out), "--rows", "60"])
+    done = CliRunner().invoke(cli, ["make-data", str(texts), "-o", str(out), "--rows", "60"])
     assert done.exit_code == 0, done.output
     said = json.loads(done.stdout)
     rows = [json.loads(line) for line in out.read_text().splitlines()]
@@ -40,12 +40,12 @@ def test_rows_come_from_own_texts_and_from_templates(texts, tmp_path):
 def test_the_same_seed_makes_the_same_rows(texts, tmp_path):
     outs = [tmp_path / "a.jsonl", tmp_path / "b.jsonl"]
     for out in outs:
-        CliRunner().invoke(main, ["make-data", str(texts), "-o", str(out), "--rows", "40", "--seed", "5"])
+        CliRunner().invoke(cli, ["make-data", str(texts), "-o", str(out), "--rows", "40", "--seed", "5"])
     assert outs[0].read_text() == outs[1].read_text()
 
 
 def test_nothing_to_make_rows_from_is_refused(tmp_path):
-    done = CliRunner().invoke(main, ["make-data", "--no-templates", "-o", str(tmp_path / "made.jsonl")])
+    done = CliRunner().invoke(cli, ["make-data", "--no-templates", "-o", str(tmp_path / "made.jsonl")])
     assert done.exit_code != 0
     assert "neither passages nor templates" in str(done.exception)
 
