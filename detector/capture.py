@@ -114,9 +114,12 @@ def adapted(model: nn.Module, adapter: Adapter | None) -> Iterator[None]:
 
     Raises CaptureError, before any pass, where the model lacks a layer that the adapter changes, or has another there.
     """
-    handles, modules = [], dict(model.named_modules()) if adapter else {}
+    if adapter is None:
+        yield
+        return
+    handles, modules = [], dict(model.named_modules())
     try:
-        for path, (a, b) in adapter.weights.items() if adapter else ():
+        for path, (a, b) in adapter.weights.items():
             module = modules.get(path) or find_module(model, path)
             _check_fits(path, module, a, b)
             handles.append(module.register_forward_hook(_added(a, b, adapter.scale)))

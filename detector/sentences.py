@@ -66,7 +66,7 @@ def sentence_ends(text: str, tokens: Sequence[Token]) -> list[int]:
 
     tokens: those of `text`, in order. A text without a word is one sentence; one without tokens has none.
     """
-    ends, at = [], 0
+    ends, at = list[int](), 0
     for sentence in sentences(text):
         while at + 1 < len(tokens) and tokens[at + 1].start < sentence.end:
             at += 1

@@ -62,6 +62,9 @@ class CheckingOptions:
 class Readings(nn.Module):
     """Two linear readings of the standardised residual: row 0 at sentence ends, row 1 at every token."""
 
+    mean: Tensor
+    deviation: Tensor
+
     def __init__(self, mean: Tensor, deviation: Tensor) -> None:
         super().__init__()
         self.register_buffer("mean", mean)

@@ -98,7 +98,8 @@ def _drawing(
         for number in range(PAIRS):
             plan = _Plan.of(rng, [template.facts[i] for i in facts], template.facts)
             good = [Piece(fill(text, own), kind) for kind, text in plan.said]
-            answers = [(plan.text(good), 0, "+".join(sorted({p.kind for p in good})), ())]
+            kinds = "+".join(sorted({p.kind for p in good}))
+            answers: list[tuple[str, int, str, tuple[tuple[int, int], ...]]] = [(plan.text(good), 0, kinds, ())]
             at = rng.randrange(len(good))
             wrong = mistake(template, plan.facts[at], plan.said[at], own, rng)
             if wrong is not None:

@@ -136,7 +136,8 @@ def told(made: Sequence[dict[str, Any]]) -> dict[str, Any]:
         own = [row for row in made if row["dataset"] == name]
         labels = np.array([row["label"] for row in own])
         if 0 < labels.sum() < len(labels):
-            found[name] = {t: round(auc(labels, np.array([measures[r["id"]][t] for r in own])), 3) for t in TELLS}
+            areas = {t: auc(labels, np.array([measures[r["id"]][t] for r in own])) for t in TELLS}
+            found[name] = {tell: round(area, 3) for tell, area in areas.items() if area is not None}
     return {"words_alone": found}
 
 
