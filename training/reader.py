@@ -55,7 +55,7 @@ LIMITS = (
     "run `groundwire calibrate` on a few hundred labelled answers of your own.",
     "The verdict is that of a second pass, with an adapter: not what the model computed when it wrote.",
     "An answer is judged by its worst sentence, so long answers are flagged more often than short ones.",
-    "Latents explain only part of the adapter's reading; the direction that holds the rest has no name of its own.",
+    "Several hundred latents can rewrite nearly any reading of the stream: that they sum to the score explains little.",
     "Scores assume the reference share of unfaithful answers above; shift it to yours.",
     "Arithmetic, long passages and other languages than English are beyond what a reader of this size can follow.",
     "A term that raises the score is evidence, not a cause.",

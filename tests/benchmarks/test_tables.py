@@ -43,7 +43,7 @@ def test_a_table_without_results_is_refused(tables, results):
         tables.render("<!-- table:none -->\n<!-- /table -->", results)
 
 
-@pytest.mark.parametrize("number", [0, 1])
+@pytest.mark.parametrize("number", [0, 1, 2])
 def test_the_pages_are_up_to_date(tables, number):
     page = tables.PAGES[number]
     if not page.exists():
