@@ -80,13 +80,14 @@ def test_the_detector_is_loaded_as_the_settings_say(monkeypatch, tmp_path):
     monkeypatch.setattr(
         Detector, "from_pretrained", lambda artifact, **rest: seen.update(artifact=artifact, **rest) or fake
     )
-    found = load_detector(Settings(detector=tmp_path, model="m", threshold=0.3, target="fpr<=0.05", prevalence=0.2))
+    given = {"model": "m", "threshold": 0.3, "target": "fpr<=0.05", "prevalence": 0.2, "reading": "own"}
+    found = load_detector(Settings(detector=tmp_path, **given))
     assert found is fake
-    assert seen == {"artifact": tmp_path, "model": "m", "threshold": 0.3, "target": "fpr<=0.05", "prevalence": 0.2}
+    assert seen == {"artifact": tmp_path, **given}
     seen.clear()
     load_detector(Settings())
     default = {"target": DEFAULT_TARGET}
-    assert seen == {"artifact": None, "model": None, "threshold": None, "prevalence": None, **default}
+    assert seen == {"artifact": None, "model": None, "threshold": None, "prevalence": None, "reading": None, **default}
 
 
 def test_a_log_that_cannot_be_written_is_said_before_anything_starts(tmp_path):
