@@ -39,7 +39,7 @@ def ours(engine: VllmEngine) -> Detector:
 
 @pytest.fixture(scope="module")
 def reference() -> Detector:
-    return Detector.from_pretrained()
+    return Detector.from_pretrained(reading="own")
 
 
 @dataclass(frozen=True)

@@ -103,7 +103,7 @@ def prompts(engine: VllmEngine, count: int) -> list[list[int]]:
 @pytest.fixture(scope="module")
 def reference() -> Detector:
     """In float32: what bfloat16 is to be near."""
-    return Detector.from_pretrained(device=DEVICE)
+    return Detector.from_pretrained(device=DEVICE, reading="own")
 
 
 @pytest.fixture(scope="module")

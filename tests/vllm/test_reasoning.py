@@ -51,7 +51,7 @@ def test_only_the_answer_is_judged(server, plain):
     assert mine.message.reasoning == theirs.message.reasoning
     found = mine.model_extra["hallucination"]
     assert found["status"] == "checked"
-    reference = Detector.from_pretrained()
+    reference = Detector.from_pretrained(reading="own")
     reply = ask(server, extra={"return_token_ids": True})
     prompt, ids = reply.model_extra["prompt_token_ids"], reply.choices[0].model_extra["token_ids"]
     thought = next(n for n in range(len(ids)) if reference.tokenizer.decode(ids[:n]) == THOUGHT)

@@ -52,7 +52,7 @@ def plain(serve: Callable[..., Server], default_folder: str) -> Server:
 
 @pytest.fixture(scope="module")
 def reference() -> Detector:
-    return Detector.from_pretrained()
+    return Detector.from_pretrained(reading="own")
 
 
 def verdict(choice: Any) -> dict[str, Any]:
