@@ -62,7 +62,7 @@ def test_padding_leaves_with_the_request_that_needed_it(engine: TransformersEngi
 
 
 def test_rows_are_released_when_their_tokens_are_visible(engine: TransformersEngine) -> None:
-    answer = Answer.begin(Request("a", user("one")), 0, engine.tokenizer, engine.device)
+    answer = Answer.begin(Request("a", user("one")), (1,), 0, engine.tokenizer, engine.device)
     answer.pending = [torch.full((2,), float(i)) for i in range(3)]
     assert answer.release(2).shape == (0, 2)
     answer.visible = 2
