@@ -64,8 +64,9 @@ class Artifact:
     model: id of the base model. fingerprint: hashes of what it was trained with. terms: those of the scorer's encoder,
     then those of `grounding`. thresholds: score by target. prevalence: share of unfaithful answers that the calibration
     assumes. grounding: terms of the response's text, or None. unlike: what tells how far an answer lies from the
-    training data, or None. adapter: active on the answer's tokens while they are read, or None. checking: the artifact
-    of the checking reader, or None. about: dictionary, training data with licences, figures; for the card and for
+    training data, or None. adapter: active on the answer's tokens while they are read, or None. focus: passage sentences
+    that a sentence of the answer is read with; 0 for the whole prompt. checking: the artifact of the checking reader, or
+    None. about: dictionary, training data with licences, figures; for the card and for
     people, never read by the code that scores.
     Raises ArtifactError where the parts' numbers of terms differ, saying which.
     """
@@ -84,6 +85,7 @@ class Artifact:
     grounding: GroundingHead | None = None
     unlike: Unlike | None = None
     adapter: Adapter | None = None
+    focus: int = 0
     checking: Artifact | None = None
     latents: Mapping[str, Any] = field(default_factory=dict)
     about: Mapping[str, Any] = field(default_factory=dict)
@@ -140,6 +142,7 @@ class Artifact:
             "unlike": {"flag_above": self.unlike.flag_above} if self.unlike else None,
             "ends": scorer.end_shapes is not None,
             "adapter": self.adapter is not None,
+            "focus": self.focus,
             CHECKING: self.checking is not None,
             "about": dict(self.about),
         }
@@ -187,7 +190,7 @@ class Artifact:
                 remedy="install the groundwire version that wrote it, or train the detector anew",
             )
         if version == 2:
-            config |= {"ends": False, "adapter": False, CHECKING: False}
+            config |= {"ends": False, "adapter": False, "focus": 0, CHECKING: False}
         try:
             adapter = Adapter.from_pretrained(folder) if config["adapter"] else None
             checking = cls.from_pretrained(folder / CHECKING) if config[CHECKING] else None
@@ -256,6 +259,7 @@ class Artifact:
             grounding=GroundingHead(tuple(names), shapes) if shapes else None,
             unlike=_made(Unlike, {name: tensors[f"unlike.{name}"] for name in UNLIKE} | unlike) if unlike else None,
             adapter=adapter,
+            focus=config["focus"],
             checking=checking,
             latents=latents,
             about=config["about"],

@@ -15,7 +15,7 @@ from groundwire.calibration import sigmoid, threshold_for
 from groundwire.engines.base import Adaptable, Asked, Engine
 from groundwire.errors import CaptureError, InputError, PromptTooLong
 from groundwire.passage_windows import PassageWindows, Prompts, joined
-from groundwire.prompts import render, tokenize_response
+from groundwire.prompts import Rendered, rendered, tokenize_response
 from groundwire.sentences import sentence_ends
 from groundwire.source import Source
 from groundwire.spans import find_spans
@@ -137,7 +137,7 @@ class Detector:
         if self.checking is not None:
             return self.checking.score_batch(examples, features=features, passage_windows=passage_windows)
         found: dict[int, Detection] = {}
-        rendered: dict[tuple[tuple[str, str], ...], tuple[int, ...]] = {}  # rows of one prompt are rendered once
+        known: dict[tuple[tuple[str, str], ...], Rendered] = {}  # rows of one prompt are rendered once
         windows = PassageWindows(self.tokenizer, self.engine.context) if passage_windows else None
         groups: dict[Prompts, dict[int, list[Token]]] = {}
         for i, example in enumerate(examples):
@@ -149,7 +149,7 @@ class Detector:
                 found[i] = self.not_checked("empty_response", NO_TOKENS)
                 continue
             try:
-                prompts = self._prompts(example, len(tokens), rendered, windows)
+                prompts = self._prompts(example, len(tokens), known, windows)
             except InputError as error:
                 reason = "prompt_too_long" if isinstance(error, PromptTooLong) else "invalid_input"
                 found[i] = self.not_checked(reason, str(error))
@@ -174,8 +174,8 @@ class Detector:
         """`judge`, by this detector's own engine."""
         if reason := _nothing_to_check(text):
             return self.not_checked(reason)
-        prompt = render(self.tokenizer, request.messages) if step.prompt is None else step.prompt.ids
-        asked = Asked(prompt, [[t.id for t in tokens]], step.prompt)
+        prompt = rendered(self.tokenizer, request.messages)
+        asked = Asked.of(prompt, [(text, tokens)], self.artifact.focus, step.prompt)
         try:
             ((readout,),) = self.engine.replay([asked], self.artifact.scorer, features=True)
         except CaptureError as error:
@@ -249,13 +249,13 @@ class Detector:
         self,
         example: Example,
         response: int,
-        known: dict[tuple[tuple[str, str], ...], tuple[int, ...]],
+        known: dict[tuple[tuple[str, str], ...], Rendered],
         windows: PassageWindows | None,
     ) -> Prompts:
         """The rendered prompt, alone where it fits with its response, else in windows."""
         key = tuple((m.get("role", ""), m.get("content", "")) for m in example.messages)
         if key not in known:
-            known[key] = tuple(render(self.tokenizer, example.messages))
+            known[key] = rendered(self.tokenizer, example.messages)
         prompt = known[key]
         if len(prompt) + response <= self.engine.context:
             return (prompt,)
@@ -271,7 +271,7 @@ class Detector:
         by_sentence = self.artifact.scorer.end_shapes is not None
         kept = keep or by_sentence or any(len(prompts) > 1 for prompts in groups)
         asked = [
-            Asked(prompt, [[t.id for t in tokens] for tokens in own.values()])
+            Asked.of(prompt, [(examples[i].response, tokens) for i, tokens in own.items()], self.artifact.focus)
             for prompts, own in groups.items()
             for prompt in prompts
         ]

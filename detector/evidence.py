@@ -49,12 +49,13 @@ _NUMBERED = re.compile(r"(?:passage|document|context|source) ?(\d{1,3}) ?[:.]\s*
 
 class Piece(NamedTuple):
     """A sentence of a passage: the passage's position, code points `[start, end)` of its text, the number an answer
-    would cite it by, and the factor on its score."""
+    would cite it by, whether it asks or instructs, and the factor on its score."""
 
     passage: int
     start: int
     end: int
     number: int
+    asks: bool
     factor: float
 
 
@@ -81,7 +82,7 @@ class EvidenceIndex:
                 line = passage.text[start:end]
                 asks = passage.id is None and (asked or _ASKS.match(line) is not None)
                 asked = asks and line.lower().endswith("question:")  # then the next line is the question
-                self._pieces.append(Piece(position, start, end, number, ASKING if asks else 1.0))
+                self._pieces.append(Piece(position, start, end, number, asks, ASKING if asks else 1.0))
                 lengths.append(len(found))
         mean = sum(lengths) / max(len(lengths), 1)
         for i, length in enumerate(lengths):
@@ -106,11 +107,7 @@ class EvidenceIndex:
         if not 0 <= start <= end <= len(response):
             given = f"span {start} to {end} of a response of {len(response)} code points"
             raise InputError(given, expected="0 <= start <= end <= length of the response")
-        near = _context(response, start, end)
-        scores, total = self._scores(_query(response, start, end, near))
-        cited = _cited(response, start, end, near)
-        for i in scores:
-            scores[i] *= self._pieces[i].factor * (CITED if self._pieces[i].number in cited else 1.0)
+        scores, total = self._near(response, start, end)
         if not scores or (highest := max(scores.values())) < THRESHOLD * total:
             return None
         nearest = min((i for i, score in scores.items() if score == highest), key=lambda i: (self._text(i), i))
@@ -122,6 +119,27 @@ class EvidenceIndex:
             "text": self._text(nearest),
             "similarity": round(min(highest / total, 1.0), 4),
         }
+
+    @property
+    def pieces(self) -> Sequence[Piece]:
+        """The sentences, in the order of the passages."""
+        return self._pieces
+
+    def nearest(self, response: str, start: int, end: int, most: int) -> list[int]:
+        """Of the sentences that do not ask or instruct, the numbers of the `most` that are nearest to code points
+        `[start, end)` of `response`, best first; fewer where fewer share a word with them."""
+        scores, _ = self._near(response, start, end)
+        told = [i for i in scores if not self._pieces[i].asks]
+        return sorted(told, key=lambda i: (-scores[i], i))[:most]
+
+    def _near(self, response: str, start: int, end: int) -> tuple[dict[int, float], float]:
+        """`_scores` of a span, with what its sentences cite."""
+        near = _context(response, start, end)
+        scores, total = self._scores(_query(response, start, end, near))
+        cited = _cited(response, start, end, near)
+        for i in scores:
+            scores[i] *= self._pieces[i].factor * (CITED if self._pieces[i].number in cited else 1.0)
+        return scores, total
 
     def _scores(self, query: Mapping[str, float]) -> tuple[dict[int, float], float]:
         """Of each sentence that holds a word of the query: the sum of weight times rarity; and what all would give."""

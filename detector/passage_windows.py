@@ -24,7 +24,7 @@ import torch
 
 from groundwire.errors import CaptureError, PromptTooLong
 from groundwire.pasted import pasted
-from groundwire.prompts import render
+from groundwire.prompts import Rendered, rendered
 from groundwire.scoring import Scorer
 from groundwire.sentences import sentences
 from groundwire.types import Example, Message, Passage, Readout
@@ -35,7 +35,7 @@ FRAME = 4  # what stands before or after the passages is kept whole up to a quar
 MINIMUM = 32  # tokens of passages, however small the context
 _PARAGRAPH = re.compile(r"\n[ \t]*\n\s*")
 
-Prompts = tuple[tuple[int, ...], ...]
+Prompts = tuple[Rendered, ...]
 
 
 class PassageWindows:
@@ -46,7 +46,7 @@ class PassageWindows:
         self._known: dict[tuple[Any, ...], Prompts] = {}
 
     def cut(self, example: Example, response: int) -> Prompts:
-        """Token ids of each window's prompt, in the order of the text; each leaves room for `response` tokens.
+        """Each window's prompt, in the order of the text; each leaves room for `response` tokens.
 
         That room is counted in whole eighths of the context: answers of similar length share their windows, and none
         depends on what is scored with it. Raises PromptTooLong where response, question and instructions leave the
@@ -66,14 +66,14 @@ class PassageWindows:
         whole = messages[longest]["content"]
         material = Material.of(self._tokenizer, whole, example.passages, self._context // FRAME)
 
-        def rendered(start: int, end: int) -> tuple[int, ...]:
+        def cut(start: int, end: int) -> Rendered:
             content = whole[: material.start] + whole[start:end].strip() + whole[material.end :]
             changed: Message = {"role": messages[longest]["role"], "content": content}
-            return tuple(render(self._tokenizer, [*messages[:longest], changed, *messages[longest + 1 :]]))
+            return rendered(self._tokenizer, [*messages[:longest], changed, *messages[longest + 1 :]])
 
-        room, least = limit - len(rendered(0, 0)), max(MINIMUM, self._context // LEAST)
+        room, least = limit - len(cut(0, 0)), max(MINIMUM, self._context // LEAST)
         while room >= least:
-            prompts = tuple(rendered(start, end) for start, end in material.windows(room))
+            prompts = tuple(cut(start, end) for start, end in material.windows(room))
             over = max(map(len, prompts)) - limit
             if over <= 0:
                 return prompts

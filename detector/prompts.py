@@ -6,6 +6,7 @@ Prompt and response are tokenised apart, so a replay sees the prompt's ids exact
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from groundwire.errors import InputError
@@ -16,6 +17,23 @@ PLAIN_TEMPLATE = (
     "{% for m in messages %}{{ m.role | capitalize }}: {{ m.content }}\n\n{% endfor %}"
     "{% if add_generation_prompt %}Assistant: {% endif %}"
 )
+
+
+@dataclass(frozen=True)
+class Rendered:
+    """A prompt as the model reads it; two with the same token ids are equal.
+
+    ids: its tokens. text: what they spell. offsets: the code points `[start, end)` of `text` each token covers.
+    contents: where the messages' contents stand in `text`, without the system's and the assistant's.
+    """
+
+    ids: tuple[int, ...]
+    text: str = field(compare=False)
+    offsets: tuple[tuple[int, int], ...] = field(compare=False)
+    contents: tuple[tuple[int, int], ...] = field(compare=False)
+
+    def __len__(self) -> int:
+        return len(self.ids)
 
 
 def grounded_messages(question: str, passages: Sequence[Passage]) -> list[Message]:
@@ -35,10 +53,29 @@ def render(tokenizer: Any, messages: Sequence[Message]) -> list[int]:
     A template that adds a system message of its own (SmolLM2's does) keeps it. Raises InputError on a message
     without a role and a string content, or where the template refuses the messages.
     """
+    return tokenizer(_spelt(tokenizer, messages), add_special_tokens=not tokenizer.chat_template)["input_ids"]
+
+
+def rendered(tokenizer: Any, messages: Sequence[Message]) -> Rendered:
+    """`render`, with the text and where in it everything stands. Raises InputError as `render` does."""
+    text = _spelt(tokenizer, messages)
+    encoded = tokenizer(text, add_special_tokens=not tokenizer.chat_template, return_offsets_mapping=True)
+    contents, at = [], 0
+    for message in messages:
+        content = message["content"].strip()  # many templates strip it
+        start = text.find(content, at)
+        if content and start >= 0:
+            at = start + len(content)
+            if message["role"] not in ("system", "assistant"):
+                contents.append((start, at))
+    return Rendered(tuple(encoded["input_ids"]), text, tuple(encoded["offset_mapping"]), tuple(contents))
+
+
+def _spelt(tokenizer: Any, messages: Sequence[Message]) -> str:
     _check(messages)
     template = None if tokenizer.chat_template else PLAIN_TEMPLATE
     try:
-        text = tokenizer.apply_chat_template(
+        return tokenizer.apply_chat_template(
             list(messages), chat_template=template, tokenize=False, add_generation_prompt=True
         )
     except Exception as error:  # jinja2.TemplateError and what templates raise themselves
@@ -47,7 +84,6 @@ def render(tokenizer: Any, messages: Sequence[Message]) -> list[int]:
             expected="roles in the order the model was trained on",
             remedy="merge or reorder the messages",
         ) from error
-    return tokenizer(text, add_special_tokens=not tokenizer.chat_template)["input_ids"]
 
 
 def prompt_text(messages: Sequence[Message]) -> str:

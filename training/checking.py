@@ -133,7 +133,8 @@ class Checking:
         sequences: list[tuple[Sequence[int], Prefix | None]] = []
         for lesson, prefix in zip(lessons, prefixes, strict=True):
             sequences += [(answer.ids, prefix) for answer in lesson.answers]
-        pack = Pack(sequences, self.engine.device)
+        focus = [answer.focus for lesson in lessons for answer in lesson.answers]
+        pack = Pack(sequences, self.engine.device, focus=focus)
         model = self.engine.model
         with (
             packing(model),

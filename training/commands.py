@@ -119,6 +119,13 @@ def detector(labelled: tuple[Path, ...], folder: Path, **options: Any) -> None:
 @click.option("--steps", type=COUNT, default=1500, show_default=True, help="Training steps.")
 @click.option("--step-tokens", type=COUNT, default=450, show_default=True, help="Answer tokens of a step, about.")
 @click.option("--rank", type=COUNT, default=16, show_default=True, help="Rank of the adapter.")
+@click.option(
+    "--focus",
+    type=click.IntRange(0, 20),
+    default=2,
+    show_default=True,
+    help="Passage sentences that a sentence of an answer is read with; 0 for all.",
+)
 @click.option("--go-on", is_flag=True, help="Begin with the base's adapter, where it has one, in place of a new one.")
 @click.option("--weight", "weights", multiple=True, metavar="DATASET=N", help="How often it is drawn from; repeatable.")
 @click.option("--licence", "licences", multiple=True, metavar="DATASET=LICENCE", help="For the card; repeatable.")

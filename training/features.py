@@ -24,10 +24,11 @@ from groundwire.additive import Shapes
 from groundwire.engines.base import Asked
 from groundwire.engines.transformers import TransformersEngine
 from groundwire.errors import InputError, PromptTooLong
-from groundwire.prompts import render, tokenize_response
+from groundwire.prompts import Rendered, rendered, tokenize_response
 from groundwire.sae import Dictionary
 from groundwire.scoring import Scorer
 from groundwire.training.data import LabelledExample
+from groundwire.types import Token
 
 PART_ROWS = 256
 
@@ -83,15 +84,18 @@ def _part(engine: TransformersEngine, scorer: Scorer, examples: Sequence[Labelle
     }
 
 
-def asked_of(engine: TransformersEngine, examples: Sequence[LabelledExample]) -> tuple[list[Asked], list[int]]:
+def asked_of(
+    engine: TransformersEngine, examples: Sequence[LabelledExample], focus: int = 0
+) -> tuple[list[Asked], list[int]]:
     """What the engine is asked, and which example each response belongs to, counted through all prompts.
 
-    Raises PromptTooLong naming the first example that does not fit the model's context.
+    focus: passage sentences that a sentence of an answer is read with; 0 for all. Raises PromptTooLong naming the first
+    example that does not fit the model's context.
     """
-    groups: dict[tuple[int, ...], dict[int, list[int]]] = {}
+    groups: dict[Rendered, dict[int, Sequence[Token]]] = {}
     for i, example in enumerate(examples):
-        prompt = tuple(render(engine.tokenizer, example.messages))
-        response = [token.id for token in tokenize_response(engine.tokenizer, example.response)]
+        prompt = rendered(engine.tokenizer, example.messages)
+        response = tokenize_response(engine.tokenizer, example.response)
         if len(prompt) + len(response) > engine.context:
             raise PromptTooLong(
                 f"row {example.id}: {len(prompt)} prompt and {len(response)} response tokens",
@@ -99,7 +103,10 @@ def asked_of(engine: TransformersEngine, examples: Sequence[LabelledExample]) ->
                 remedy="leave the row out of the training data",
             )
         groups.setdefault(prompt, {})[i] = response
-    asked = [Asked(prompt, list(responses.values())) for prompt, responses in groups.items()]
+    asked = [
+        Asked.of(prompt, [(examples[i].response, tokens) for i, tokens in responses.items()], focus)
+        for prompt, responses in groups.items()
+    ]
     return asked, [i for responses in groups.values() for i in responses]
 
 

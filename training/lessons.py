@@ -12,11 +12,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
+from zlib import crc32
 
 import numpy as np
 from jaxtyping import Float, Int
 
-from groundwire.prompts import render, tokenize_response
+from groundwire.focus import Focus, FocusIndex
+from groundwire.prompts import rendered, tokenize_response
 from groundwire.sentences import sentence_ends
 from groundwire.training.data import LabelledExample
 from groundwire.training.tokens import inside
@@ -30,6 +32,7 @@ class Taught:
     """An answer and its targets: 1 = unfaithful, 0 = faithful, NaN = not known.
 
     ids: its tokens. ends: the last token of each sentence. sentences: `[ends]` targets. tokens: `[ids]` targets.
+    focus: what of the prompt they attend to; None for all of it.
     """
 
     ids: tuple[int, ...]
@@ -37,6 +40,7 @@ class Taught:
     sentences: Float[np.ndarray, " ends"]
     tokens: Float[np.ndarray, " ids"]
     label: int
+    focus: Focus | None = None
 
 
 @dataclass(frozen=True)
@@ -53,8 +57,10 @@ class Lesson:
         return sum(len(answer.ids) for answer in self.answers)
 
 
-def taught(tokenizer: Any, example: LabelledExample) -> Taught:
+def taught(tokenizer: Any, example: LabelledExample, index: FocusIndex | None = None, focus: int = 0) -> Taught:
     """The targets of one labelled answer.
+
+    index, focus: of its prompt, and how many passage sentences each sentence is read with; 0 for all.
 
     Without spans, the one sentence of an answer has the answer's label; of several, those of an unfaithful one are not
     known.
@@ -62,23 +68,25 @@ def taught(tokenizer: Any, example: LabelledExample) -> Taught:
     tokens = tokenize_response(tokenizer, example.response)
     ends = np.array(sentence_ends(example.response, tokens), dtype=int)
     unknown = np.full(len(tokens), UNKNOWN)
+    look = index.of(example.response, tokens, focus) if index is not None and focus else None
     if example.spans is not None:
         hit = (inside(tokens, example.spans) > 0).astype(float)
         starts = np.r_[0, ends[:-1] + 1][: len(ends)]
         by_sentence = np.array([hit[a : b + 1].max() for a, b in zip(starts, ends, strict=True)])
-        return Taught(tuple(t.id for t in tokens), ends, by_sentence, hit, example.label)
+        return Taught(tuple(t.id for t in tokens), ends, by_sentence, hit, example.label, look)
     known = float(example.label) if example.label == 0 or len(ends) == 1 else UNKNOWN
     by_token = np.zeros(len(tokens)) if example.label == 0 else unknown
-    return Taught(tuple(t.id for t in tokens), ends, np.full(len(ends), known), by_token, example.label)
+    return Taught(tuple(t.id for t in tokens), ends, np.full(len(ends), known), by_token, example.label, look)
 
 
 def units(
-    tokenizer: Any, examples: Sequence[LabelledExample], *, most: int = 0
+    tokenizer: Any, examples: Sequence[LabelledExample], *, most: int = 0, focus: Sequence[int] = (0,)
 ) -> Iterator[Callable[[], list[Lesson]]]:
     """Prompts of each group, as many as have about `ANSWERS` answers together, as a function that makes their lessons
     (tokenised when they are wanted).
 
     most: tokens of a prompt with an answer; longer ones are left out; 0 for no limit.
+    focus: how many passage sentences each sentence is read with, 0 for all; of several numbers, each prompt has one.
     """
     groups: dict[str, dict[str, list[LabelledExample]]] = {}
     for example in examples:
@@ -88,15 +96,19 @@ def units(
         for number, own in enumerate(by_prompt.values(), 1):
             unit.append(own)
             if sum(map(len, unit)) >= ANSWERS or number == len(by_prompt):
-                yield partial(_lessons, tokenizer, unit, most)
+                yield partial(_lessons, tokenizer, unit, most, focus)
                 unit = []
 
 
-def _lessons(tokenizer: Any, prompts: Sequence[Sequence[LabelledExample]], most: int) -> list[Lesson]:
+def _lessons(
+    tokenizer: Any, prompts: Sequence[Sequence[LabelledExample]], most: int, focus: Sequence[int]
+) -> list[Lesson]:
     found = []
     for own in prompts:
-        prompt = tuple(render(tokenizer, own[0].messages))
-        made = {e.id: taught(tokenizer, e) for e in own}
+        whole = rendered(tokenizer, own[0].messages)
+        prompt, index = whole.ids, FocusIndex(whole)
+        sentences = focus[crc32(own[0].prompt.encode()) % len(focus)]
+        made = {e.id: taught(tokenizer, e, index, sentences) for e in own}
         kept = [e for e in own if len(made[e.id].ends) and (not most or len(prompt) + len(made[e.id].ids) <= most)]
         place = {e.id: n for n, e in enumerate(kept)}
         pairs = [(place[e.pair], place[e.id]) for e in kept if e.pair in place]

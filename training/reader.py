@@ -63,6 +63,7 @@ LIMITS = (
 FIGURE_ROWS, FIGURE_BATCH = 100, 64  # rows of each data set that figures are of, and how many are scored at once
 MADE = ("templates", "edits")  # data sets of which more can be made
 KEPT, KEPT_MADE = 0.2, 0.1  # share of the groups kept for figures
+FOCUS = 2  # passage sentences
 MOST_TOKENS = 1100  # of a prompt with its answer, in training
 CALIBRATION_ROWS = 500  # of each data set, at most, whole prompts
 LONGEST = 5000  # characters of a prompt in calibration: longer ones cost more than they tell
@@ -74,6 +75,7 @@ class ReaderRun:
 
     base: the artifact that gives the model's own reading and the names of its latents. dictionary: theirs.
     weights: how often each data set is drawn from; 1 where it is not named. steps: of training.
+    focus: passage sentences that a sentence of an answer is read with; 0 for the whole prompt.
     go_on: whether to begin with the base's adapter.
     """
 
@@ -89,6 +91,7 @@ class ReaderRun:
     version: str
     device: str
     seed: int
+    focus: int = FOCUS
     go_on: bool = False
 
     @classmethod
@@ -124,9 +127,11 @@ def run_reader(labelled: Sequence[Path], folder: Path, run: ReaderRun) -> dict[s
     base = Artifact.from_pretrained(run.base)
     engine = TransformersEngine(load_reader(run.model or base.model, device=run.device), base.hookpoint)
     base.check_engine(engine)
+    # Some prompts are read with a sentence less or more, so that the reader does not count on their number.
+    near = (max(run.focus - 1, 1), run.focus, run.focus, run.focus + 1) if run.focus else (0,)
     sources = {}
     for name, own in by_set(in_part(examples, "training")).items():
-        sources[name] = (run.weights.get(name, 1.0), list(units(engine.tokenizer, own, most=MOST_TOKENS)))
+        sources[name] = (run.weights.get(name, 1.0), list(units(engine.tokenizer, own, most=MOST_TOKENS, focus=near)))
     start = base.checking.adapter if run.go_on and base.checking else None
     rank = run.rank if start is None else start.rank
     alpha = CheckingOptions.alpha if start is None else start.alpha
@@ -135,11 +140,12 @@ def run_reader(labelled: Sequence[Path], folder: Path, run: ReaderRun) -> dict[s
     short = [e for e in in_part(examples, "calibration") if len(e.prompt) <= LONGEST]
     held = thinned(short, CALIBRATION_ROWS, run.seed)
     dictionary = load_dictionary(run.dictionary, hookpoint=base.hookpoint)
-    made = checking_artifact(base, dictionary, engine, checking, held, run.work, version=run.version)
+    made = checking_artifact(base, dictionary, engine, checking, held, run.work, focus=run.focus, version=run.version)
     kept = thinned(in_part(examples, "kept"), FIGURE_ROWS, run.seed)
     about = {
         **made.about,
-        "recipe": "adapter on the answer's tokens, readings at tokens and sentence ends, worst sentence",
+        "recipe": "adapter on the answer's tokens, each sentence read with the passage sentences nearest to it, readings at "
+        "tokens and sentence ends, worst sentence",
         "dictionary": {"n_latents": dictionary.n_latents, **dictionary.metadata},
         "options": asdict(options),
         "training": _training(examples, run.licences),
@@ -164,11 +170,12 @@ def checking_artifact(
     held: Sequence[LabelledExample],
     work: Path,
     *,
+    focus: int,
     version: str,
 ) -> Artifact:
     """Fit the head on answers that the adapter never learned from, and pack it.
 
-    The latents are those of `base`, whose names are known.
+    focus: as in `ReaderRun`. The latents are those of `base`, whose names are known.
     """
     adapter = replace(
         checking.adapter, weights={k: (a.detach(), b.detach()) for k, (a, b) in checking.adapter.weights.items()}
@@ -176,8 +183,8 @@ def checking_artifact(
     adapter = adapter.to("cpu", torch.bfloat16).to("cpu", torch.float32)  # as it is written
     reading = engine.adapted(adapter)
     ordered = [e for own in by_set(held).values() for e in own]
-    folder = work / "rows" / digest(adapter)[:12]  # rows of an adapter that has learned on are others
-    rows = join([collect_rows(reading, own, folder / name) for name, own in by_set(held).items()])
+    folder = work / "rows" / f"{digest(adapter)[:12]}-{focus}"  # rows of an adapter that has learned on are others
+    rows = join([collect_rows(reading, own, folder / name, focus) for name, own in by_set(held).items()])
     answers = [taught(engine.tokenizer, e) for e in ordered]
     rows, ordered, answers = _spoken(rows, ordered, answers)
     ends = np.concatenate([a.ends + start for a, start in zip(answers, rows.offsets, strict=False)])
@@ -198,7 +205,7 @@ def checking_artifact(
     packed = _packed(
         base, engine, head, model, calibrated, tokens, smoothing, adapter=adapter, version=version, rows=len(ordered)
     )
-    return replace(packed, about={**packed.about, "auc_on_calibration_rows": glass})
+    return replace(packed, focus=focus, about={**packed.about, "auc_on_calibration_rows": glass})
 
 
 def by_set(examples: Sequence[LabelledExample]) -> dict[str, list[LabelledExample]]:

@@ -48,14 +48,17 @@ def join(parts: Sequence[TokenRows]) -> TokenRows:
     return TokenRows(np.concatenate([part.rows for part in parts]), np.r_[0, lengths.cumsum()])
 
 
-def collect_rows(engine: TransformersEngine, examples: Sequence[LabelledExample], folder: Path) -> TokenRows:
+def collect_rows(
+    engine: TransformersEngine, examples: Sequence[LabelledExample], folder: Path, focus: int = 0
+) -> TokenRows:
     """Rows of `examples` at the engine's hookpoint; parts that `folder` already holds are not computed again.
 
+    focus: passage sentences that a sentence of an answer is read with; 0 for all.
     Raises InputError where `folder` was filled from other examples, another model or hookpoint, where an example does
     not fit the model's context, and on activations that are not finite.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    check_source(folder, engine, examples)
+    check_source(folder, engine, examples, focus=str(focus))
     parts = []
     with tqdm(total=len(examples), unit="row", desc="rows", disable=None) as bar:
         for start in range(0, len(examples), PART_ROWS):
@@ -63,7 +66,7 @@ def collect_rows(engine: TransformersEngine, examples: Sequence[LabelledExample]
             batch = examples[start : start + PART_ROWS]
             if not path.exists():
                 partial = path.with_suffix(".partial")
-                save_file(_part(engine, batch), partial)
+                save_file(_part(engine, batch, focus), partial)
                 partial.replace(path)
             part = load_file(path)
             parts.append(TokenRows(part["rows"].numpy(), np.r_[0, part["lengths"].numpy().astype(np.int64).cumsum()]))
@@ -71,9 +74,9 @@ def collect_rows(engine: TransformersEngine, examples: Sequence[LabelledExample]
     return join(parts)
 
 
-def _part(engine: TransformersEngine, examples: Sequence[LabelledExample]) -> dict[str, torch.Tensor]:
+def _part(engine: TransformersEngine, examples: Sequence[LabelledExample], focus: int) -> dict[str, torch.Tensor]:
     found = [torch.zeros(0, engine.read([0]).shape[1], dtype=torch.float16) for _ in examples]
-    asked, members = asked_of(engine, examples)
+    asked, members = asked_of(engine, examples, focus)
     for rows, slots in engine.replay_rows(asked):
         if not bool(rows.isfinite().all()):
             raise InputError("activations that are not finite", remedy="use float32 weights")

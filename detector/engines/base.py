@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
 from jaxtyping import Float
@@ -11,8 +11,10 @@ from torch import Tensor
 
 from groundwire.adapter import Adapter
 from groundwire.errors import InputError
+from groundwire.focus import Focus, FocusIndex
+from groundwire.prompts import Rendered
 from groundwire.scoring import Scorer
-from groundwire.types import Readout, Request, Step
+from groundwire.types import Readout, Request, Step, Token
 
 
 @dataclass(frozen=True)
@@ -21,11 +23,23 @@ class Asked:
 
     known: what the engine kept of the prompt when it generated (`Step.prompt`), so that it is not read again; None
         for nothing. An engine that cannot use it reads the prompt.
+    focus: what of the prompt the tokens of a response attend to, by its token ids; of others, all.
     """
 
     prompt: Sequence[int]
     responses: Sequence[Sequence[int]]
     known: Any = None
+    focus: Mapping[tuple[int, ...], Focus] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, prompt: Rendered, answers: Sequence[tuple[str, Sequence[Token]]], focus: int, known: Any = None) -> Asked:
+        """answers: texts and their tokens. focus: passage sentences that each sentence is read with; 0 for all."""
+        ids = [tuple(token.id for token in tokens) for _, tokens in answers]
+        if not focus:
+            return cls(prompt.ids, ids, known)
+        index = FocusIndex(prompt)
+        found = {own: index.of(text, tokens, focus) for own, (text, tokens) in zip(ids, answers, strict=True)}
+        return cls(prompt.ids, ids, known, found)
 
 
 @runtime_checkable

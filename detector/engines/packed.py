@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import groupby
 from typing import Any
@@ -21,6 +21,7 @@ from torch import Tensor
 from torch.nn.attention.bias import causal_lower_right
 
 from groundwire.capture import PassEnds
+from groundwire.focus import Focus, Ranges
 
 NAME = "groundwire_packed"  # under which transformers finds `attention`
 OTHER_KINDS = ("sliding_window", "softcap", "s_aux")
@@ -49,6 +50,7 @@ class Prefix:
 @dataclass
 class Pack:
     """One pass. sequences: token ids, and the prefix before them; those that share one (the object) stand together.
+    focus: what of its prefix each sequence attends to, by tokens; None, or None for a sequence, for all of it.
 
     A token stands in the pass once for all neighbours that begin alike up to it: `index` says where the tokens of each
     sequence are. keep: store keys and values up to layer `depth` and end the pass there: `kept` then holds each
@@ -59,6 +61,7 @@ class Pack:
     device: torch.device
     keep: bool = False
     depth: int = -1
+    focus: Sequence[Focus | None] | None = None
     index: list[Int[Tensor, " _"]] = field(init=False, default_factory=list)
     _stored: list[list[Layer]] = field(init=False, default_factory=list)
 
@@ -69,6 +72,8 @@ class Pack:
         for i, (ids, prefix) in enumerate(self.sequences):
             before, other = self.sequences[i - 1] if i else ((), None)
             known = shared(before, ids) if i and other is prefix else 0
+            if known and self.focus is not None:
+                known = _alike(self.focus[i - 1], self.focus[i], known)
             start, self.size = self.size, self.size + len(ids) - known
             self.own.append((start, self.size))
             new = torch.arange(start, self.size, device=self.device)
@@ -81,6 +86,33 @@ class Pack:
     def blocks(self) -> list[_Block]:
         """Sequences that attend to themselves in one call, for `_halves`."""
         return list(_blocks(self.index, self.own))
+
+    @cached_property
+    def parts(self) -> list[Part]:
+        """The tokens of the pass in order, by what of their prefix they attend to."""
+        found = list[Part]()
+        for i, ((ids, prefix), (start, end)) in enumerate(zip(self.sequences, self.own, strict=True)):
+            focus = self.focus[i] if self.focus is not None and prefix is not None else None
+            known, first = len(ids) - (end - start), 0
+            runs = zip(focus.ends, focus.seen, strict=True) if focus else [(len(ids), ((0, len(prefix or ())),))]
+            for last, seen in runs:
+                if last > max(known, first):
+                    found.append(Part(start + max(first - known, 0), start + last - known, i, prefix, seen))
+                first = last
+        return found
+
+    @cached_property
+    def looks(self) -> list[Part]:
+        """`parts` behind a prefix, neighbours that attend to the same together."""
+        found = list[Part]()
+        for part in self.parts:
+            if part.prefix is None:
+                continue
+            if found and found[-1].prefix is part.prefix and found[-1].seen == part.seen:
+                found[-1] = replace(found[-1], end=part.end)
+            else:
+                found.append(part)
+        return found
 
     @cached_property
     def masks(self) -> list[Float[Tensor, "tokens keys"]]:
@@ -96,6 +128,12 @@ class Pack:
                     known = len(places) - (last - first)
                     for i in range(known, len(places)):
                         own[places[i], places[: i + 1]] = 0
+            for part in self.parts if prefix and self.focus is not None else ():
+                if start <= part.start < end:
+                    rows = mask[part.start - start : part.end - start]
+                    rows[:, : len(prefix)] = -torch.inf
+                    for low, high in part.seen:
+                        rows[:, low:high] = 0
             found.append(mask.to(self.device))
         return found
 
@@ -138,6 +176,34 @@ class Pack:
         return torch.cat([before[0], keys], 2), torch.cat([before[1], values], 2)
 
 
+@dataclass(frozen=True)
+class Part:
+    """Tokens `[start, end)` of a pass, of one sequence, that attend to the same ranges of its prefix."""
+
+    start: int
+    end: int
+    sequence: int
+    prefix: Prefix | None
+    seen: Ranges
+
+    def far(self, layer: int) -> Layer:
+        """The keys and values of the prefix that are seen."""
+        assert self.prefix is not None
+        keys, values = self.prefix.layers[layer]
+        if self.seen == ((0, len(self.prefix)),):
+            return keys, values
+        return (
+            torch.cat([keys[:, :, low:high] for low, high in self.seen], 2),
+            torch.cat([values[:, :, low:high] for low, high in self.seen], 2),
+        )
+
+
+def _alike(one: Focus | None, other: Focus | None, known: int) -> int:
+    if one is None or other is None:
+        return known if one is other else 0
+    return one.alike(other, known)
+
+
 @contextmanager
 def packing(model: Any) -> Iterator[None]:
     """For the length of the context the model's attention is `attention`; passes need a `pack`."""
@@ -175,10 +241,9 @@ def _halves(pack: Pack, layer: int, query: Tensor, key: Tensor, value: Tensor, s
         own, own_sum = _flash(block.take(query), block.take(key), block.take(value), True, scale)
         block.put(out, own)
         block.put(log_sum, own_sum)
-    for start, end, prefix in pack.runs:
-        if prefix is None:
-            continue
-        far, far_sum = _flash(query[:, :, start:end], *prefix.layers[layer], False, scale)
+    for look in pack.looks:
+        start, end = look.start, look.end
+        far, far_sum = _flash(query[:, :, start:end], *look.far(layer), False, scale)
         weight = torch.sigmoid(far_sum - log_sum[:, :, start:end])[..., None].to(query.dtype)
         out[:, :, start:end].lerp_(far, weight.expand_as(far))
     return out
@@ -187,15 +252,19 @@ def _halves(pack: Pack, layer: int, query: Tensor, key: Tensor, value: Tensor, s
 def _wholes(pack: Pack, layer: int, query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
     """Attention of each sequence to prefix and itself at once: what every device can do."""
     groups, out = query.shape[1] // key.shape[1], torch.empty_like(query)
-    for i, (start, end) in enumerate(pack.own):
-        if start == end:
-            continue
-        keys, values = pack.whole(i, layer, key, value)
+    for part in pack.parts:
+        # What the sequence holds up to the part's end, and before it what it sees of the prefix.
+        index = pack.index[part.sequence]
+        index = index[: len(index) - (pack.own[part.sequence][1] - part.end)]
+        keys, values = key[:, :, index], value[:, :, index]
+        if part.prefix is not None:
+            before = part.far(layer)
+            keys, values = torch.cat([before[0], keys], 2), torch.cat([before[1], values], 2)
         if groups > 1:
             keys, values = keys.repeat_interleave(groups, 1), values.repeat_interleave(groups, 1)
-        bias = causal_lower_right(end - start, keys.shape[2])
-        out[:, :, start:end] = torch.nn.functional.scaled_dot_product_attention(
-            query[:, :, start:end], keys, values, attn_mask=bias, scale=scale
+        bias = causal_lower_right(part.end - part.start, keys.shape[2])
+        out[:, :, part.start : part.end] = torch.nn.functional.scaled_dot_product_attention(
+            query[:, :, part.start : part.end], keys, values, attn_mask=bias, scale=scale
         )
     return out
 

@@ -11,6 +11,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from groundwire.engines.base import Asked
+from groundwire.errors import CaptureError
 
 if TYPE_CHECKING:
     from groundwire.engines.transformers import TransformersEngine
@@ -44,6 +45,12 @@ class PaddedReplay:
         """See `Replaying.rows`."""
         first = 0
         for each in asked:
+            if each.focus:
+                raise CaptureError(
+                    f"answers that attend to parts of their prompt, with {self._engine.model_id}",
+                    expected="a model in which every token sees all before it (no sliding windows)",
+                    remedy='ask for the reading "own", or for an artifact without focus',
+                )
             for rows, slots in self._prompt(each.prompt, each.responses):
                 yield rows, slots + first
             first += len(each.responses)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor
@@ -18,6 +18,7 @@ from groundwire.capture import adapted, capture, run_until_it_ends
 from groundwire.engines.base import Asked
 from groundwire.engines.packed import Pack, Prefix, depth, packing, shared
 from groundwire.engines.padded import PaddedReplay, Replaying, Rows
+from groundwire.focus import Focus
 
 if TYPE_CHECKING:
     from groundwire.engines.transformers import TransformersEngine
@@ -40,12 +41,13 @@ class PackedReplay:
 
     def rows(self, asked: Sequence[Asked]) -> Iterator[Rows]:
         """See `Replaying.rows`."""
-        first, responses = 0, dict[tuple[int, ...], list[tuple[int, tuple[int, ...]]]]()
-        known: list[tuple[int, tuple[int, ...], Prefix | None]] = []
+        first, responses = 0, dict[tuple[int, ...], list[Answer]]()
+        known: list[tuple[Answer, Prefix | None]] = []
         for each in asked:
-            found = [(first + i, tuple(ids)) for i, ids in enumerate(each.responses) if ids]
+            answers = [(first + i, tuple(ids)) for i, ids in enumerate(each.responses) if ids]
+            found = [Answer(number, ids, each.focus.get(ids)) for number, ids in answers]
             if each.known is not None:
-                known += [(number, ids, each.known) for number, ids in found]
+                known += [(answer, each.known) for answer in found]
             elif found:
                 responses.setdefault(tuple(each.prompt), []).extend(found)
             first += len(each.responses)
@@ -55,9 +57,9 @@ class PackedReplay:
         for prompts in self._together(sorted(responses)):
             prefixes = self._read(prompts, base)
             todo = [
-                (number, ids, prefix)
+                (answer, prefix)
                 for prompt, prefix in zip(prompts, prefixes, strict=True)
-                for number, ids in sorted(responses[prompt], key=lambda item: item[1])
+                for answer in sorted(responses[prompt], key=lambda answer: answer.ids)
             ]
             for batch in _batches(todo, self._tokens):
                 yield self._respond(batch)
@@ -100,8 +102,9 @@ class PackedReplay:
             read = {}
         return [read[p] if p in read else base.first(len(p)) if base else None for p in prompts]
 
-    def _respond(self, batch: Sequence[tuple[int, Sequence[int], Prefix | None]]) -> Rows:
-        pack = Pack([(ids, prefix) for _, ids, prefix in batch], self._engine.device)
+    def _respond(self, batch: Sequence[tuple[Answer, Prefix | None]]) -> Rows:
+        focus = [answer.focus for answer, _ in batch]
+        pack = Pack([(answer.ids, prefix) for answer, prefix in batch], self._engine.device, focus=focus)
         with (
             self._engine.reader.lock,
             packing(self._model),
@@ -110,24 +113,32 @@ class PackedReplay:
         ):
             rows, _ = hook.run(self._model, **pack.inputs())
         self._engine.tokens_read += pack.size
-        lengths = torch.tensor([len(ids) for _, ids, _ in batch])
-        slots = torch.tensor([number for number, _, _ in batch]).repeat_interleave(lengths)
+        lengths = torch.tensor([len(answer.ids) for answer, _ in batch])
+        slots = torch.tensor([answer.number for answer, _ in batch]).repeat_interleave(lengths)
         return rows[0][torch.cat(pack.index)], slots.to(rows.device)
 
 
+class Answer(NamedTuple):
+    """A response by its number among all, its token ids, and what of the prompt they attend to: None for all."""
+
+    number: int
+    ids: tuple[int, ...]
+    focus: Focus | None
+
+
 def _batches(
-    todo: Sequence[tuple[int, Sequence[int], Prefix | None]], tokens: int
-) -> Iterator[list[tuple[int, Sequence[int], Prefix | None]]]:
-    """Responses by pass: number, token ids, prompt."""
-    batch: list[tuple[int, Sequence[int], Prefix | None]] = []
+    todo: Sequence[tuple[Answer, Prefix | None]], tokens: int
+) -> Iterator[list[tuple[Answer, Prefix | None]]]:
+    """Responses by pass, each with its prompt."""
+    batch: list[tuple[Answer, Prefix | None]] = []
     size = 0
-    for item in todo:
-        known = shared(batch[-1][1], item[1]) if batch and batch[-1][2] is item[2] else 0
-        if batch and size + len(item[1]) - known > tokens:
+    for answer, prefix in todo:
+        known = shared(batch[-1][0].ids, answer.ids) if batch and batch[-1][1] is prefix else 0
+        if batch and size + len(answer.ids) - known > tokens:
             yield batch
             batch, size, known = [], 0, 0
-        batch.append(item)
-        size += len(item[1]) - known
+        batch.append((answer, prefix))
+        size += len(answer.ids) - known
     if batch:
         yield batch
 

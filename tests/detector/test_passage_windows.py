@@ -18,7 +18,7 @@ from groundwire.detector import Detector
 from groundwire.engines.fake import FakeTokenizer, fake_detector
 from groundwire.errors import CaptureError, PromptTooLong
 from groundwire.passage_windows import Material, PassageWindows, joined
-from groundwire.prompts import grounded_messages, render
+from groundwire.prompts import grounded_messages, render, rendered
 from groundwire.scoring import Pooling
 from groundwire.types import Example, Message, Passage
 from tests.detector.tiny import grounded, random_artifact, tiny_engine, user
@@ -49,7 +49,7 @@ def fake(context: int, kind: str = "max") -> Detector:
 
 
 def windows_of(tokenizer: Any, example: Example, context: int, response: int) -> list[str]:
-    return [tokenizer.decode(ids) for ids in PassageWindows(tokenizer, context).cut(example, response)]
+    return [tokenizer.decode(each.ids) for each in PassageWindows(tokenizer, context).cut(example, response)]
 
 
 # What windows hold
@@ -91,10 +91,10 @@ def test_every_window_fits_and_asks_the_question(tiny_llama_folder: Path, passag
         assert context - len(around) - response < context // 8 + context // 8 + 8
         return
     assert all(len(prompt) + response <= context for prompt in prompts)
-    texts = [tokenizer.decode(prompt) for prompt in prompts]
+    texts = [tokenizer.decode(prompt.ids) for prompt in prompts]
     assert all(QUESTION in text for text in texts)
     if len(render(tokenizer, row.messages)) + response + context // 8 < context and all(p.strip() for p in passages):
-        assert prompts == (tuple(render(tokenizer, row.messages)),)
+        assert prompts == (rendered(tokenizer, row.messages),)
 
 
 def test_windows_begin_and_end_between_passages_which_keep_their_labels() -> None:
@@ -218,7 +218,7 @@ def asked_windows(detector: Detector, row: Example) -> list[Any]:
 
     ids = detector.tokenizer(row.response, add_special_tokens=False)["input_ids"]
     prompts = PassageWindows(detector.tokenizer, detector.engine.context).cut(row, len(ids))
-    return [Asked(prompt, [ids]) for prompt in prompts]
+    return [Asked(prompt.ids, [ids]) for prompt in prompts]
 
 
 def test_one_window_is_the_plain_score(tiny: Detector) -> None:

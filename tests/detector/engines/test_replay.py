@@ -227,7 +227,7 @@ def test_sequences_are_taken_apart_and_put_together_again(sequences: list[list[i
 
 
 def test_passes_are_filled_but_not_beyond() -> None:
-    todo = [(i, [10 * i + k for k in range(n)], None) for i, n in enumerate([3, 3, 3, 9, 20, 1])]
-    assert [[i for i, _, _ in batch] for batch in replay._batches(todo, 9)] == [[0, 1, 2], [3], [4], [5]]
-    alike = [(i, [1, 2, 3, 4, 5, 6, i], None) for i in range(5)]
-    assert [[i for i, _, _ in batch] for batch in replay._batches(alike, 9)] == [[0, 1, 2], [3, 4]]
+    todo = [(replay.Answer(i, (*range(10 * i, 10 * i + n),), None), None) for i, n in enumerate([3, 3, 3, 9, 20, 1])]
+    assert [[answer.number for answer, _ in batch] for batch in replay._batches(todo, 9)] == [[0, 1, 2], [3], [4], [5]]
+    alike = [(replay.Answer(i, (1, 2, 3, 4, 5, 6, i), None), None) for i in range(5)]
+    assert [[answer.number for answer, _ in batch] for batch in replay._batches(alike, 9)] == [[0, 1, 2], [3, 4]]
