@@ -8,7 +8,10 @@ from collections.abc import Mapping
 
 from groundwire.errors import InputError
 
-_LIMIT = re.compile(r"\s*fpr\s*(?:<=?|≤)\s*(?P<number>\d+\.?\d*|\.\d+)\s*(?P<percent>%?)\s*", re.IGNORECASE)
+# Possessive throughout: no text takes more than linear time.
+_LIMIT = re.compile(
+    r"\s*+fpr\s*+(?:<=?|≤)\s*+(?P<number>\d++(?:\.\d*+)?|\.\d++)\s*+(?P<percent>%?)\s*+", re.IGNORECASE
+)
 
 
 def sigmoid(logit: float) -> float:

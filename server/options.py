@@ -37,7 +37,9 @@ class Options(Wire):
     )
     policy: PolicyName | None = Field(default=None, description="what to do with a flagged answer; else the operator's")
     threshold: float | None = Field(default=None, ge=0, le=1, description="score above which an answer is flagged")
-    target: str | None = Field(default=None, description='or what it was chosen for: "balanced_accuracy", "fpr<=0.05"')
+    target: str | None = Field(
+        default=None, max_length=100, description='or what it was chosen for: "balanced_accuracy", "fpr<=0.05"'
+    )
     halt_threshold: float | None = Field(
         default=None, ge=0, le=1, description='policy "halt": running score above which an answer is stopped'
     )

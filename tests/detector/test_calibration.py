@@ -86,6 +86,13 @@ def test_a_limit_as_a_share_and_in_per_cent_is_the_same(tenths):
     assert parse_limit(normal_target(f"fpr<={share}")) == pytest.approx(share)
 
 
+@pytest.mark.parametrize("middle", ["1" * 10**6, "1" + " " * 10**6, " " * 10**6, "1." + "1" * 10**6, ""])
+def test_a_long_target_takes_linear_time(middle):
+    """A quadratic expression would take hours."""
+    assert parse_limit(f"fpr<={middle}x") is None
+    assert parse_limit(" " * 10**6 + middle) is None
+
+
 @pytest.mark.parametrize(
     "target", ["recall", "fpr", "fpr<=", "fpr>=0.05", "fpr<=1.5", "fpr<=x", "fpr<=200%", "tfpr<=0.1"]
 )

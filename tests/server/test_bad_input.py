@@ -130,6 +130,7 @@ def test_a_body_that_is_no_json(server, path, content):
         ('"logit_bias": {"5": NaN}', "logit_bias"),
         ('"hallucination": {"threshold": NaN}', "hallucination.threshold"),
         ('"hallucination": {"top_terms": 1e9}', "hallucination.top_terms"),
+        (f'"hallucination": {{"target": "fpr<={"1" * 12000}x"}}', "hallucination.target"),
         ('"hallucination": {"passages": [[]]}', "hallucination.passages[0]"),
         ('"hallucination": {"passages": ["\\ud800"]}', "hallucination.passages[0]"),
         ('"hallucination": {"target": "\\udfff"}', "hallucination.target"),
