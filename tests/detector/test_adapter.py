@@ -82,7 +82,7 @@ def test_peft_reads_it_and_computes_the_same(engine: TransformersEngine, tiny_ll
     """With no prompt the adapter is active on every token, as it always is with PEFT."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        peft = pytest.importorskip("peft")
+        import peft
     ids = engine.tokenizer("The lighthouse was finished in 1889.")["input_ids"]
     fresh = tiny_engine(tiny_llama_folder)
     model = peft.PeftModel.from_pretrained(fresh.model, folder).eval()
