@@ -64,10 +64,10 @@ class Artifact:
     model: id of the base model. fingerprint: hashes of what it was trained with. terms: those of the scorer's encoder,
     then those of `grounding`. thresholds: score by target. prevalence: share of unfaithful answers that the calibration
     assumes. grounding: terms of the response's text, or None. unlike: what tells how far an answer lies from the
-    training data, or None. adapter: active on the answer's tokens while they are read, or None. focus: passage sentences
-    that a sentence of the answer is read with; 0 for the whole prompt. checking: the artifact of the checking reader, or
-    None. about: dictionary, training data with licences, figures; for the card and for
-    people, never read by the code that scores.
+    training data, or None. adapter: active on the answer's tokens while they are read, or None. focus: how many passage
+    sentences each sentence of the answer is read with; 0 for the whole prompt. checking: the artifact of the checking
+    reader, or None. about: dictionary, training data with licences, figures; for the card and for people, never read by
+    the code that scores.
     Raises ArtifactError where the parts' numbers of terms differ, saying which.
     """
 

@@ -9,9 +9,7 @@ from collections.abc import Mapping
 from groundwire.errors import InputError
 
 # Possessive throughout: no text takes more than linear time.
-_LIMIT = re.compile(
-    r"\s*+fpr\s*+(?:<=?|≤)\s*+(?P<number>\d++(?:\.\d*+)?|\.\d++)\s*+(?P<percent>%?)\s*+", re.IGNORECASE
-)
+_LIMIT = re.compile(r"\s*+fpr\s*+(?:<=?|≤)\s*+(?P<number>\d++(?:\.\d*+)?|\.\d++)\s*+(?P<percent>%?)\s*+", re.IGNORECASE)
 
 
 def sigmoid(logit: float) -> float:

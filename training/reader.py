@@ -144,8 +144,8 @@ def run_reader(labelled: Sequence[Path], folder: Path, run: ReaderRun) -> dict[s
     kept = thinned(in_part(examples, "kept"), FIGURE_ROWS, run.seed)
     about = {
         **made.about,
-        "recipe": "adapter on the answer's tokens, each sentence read with the passage sentences nearest to it, readings at "
-        "tokens and sentence ends, worst sentence",
+        "recipe": "adapter on the answer's tokens, each sentence read with the passage sentences nearest to it, "
+        "readings at tokens and sentence ends, worst sentence",
         "dictionary": {"n_latents": dictionary.n_latents, **dictionary.metadata},
         "options": asdict(options),
         "training": _training(examples, run.licences),

@@ -32,7 +32,9 @@ class Asked:
     focus: Mapping[tuple[int, ...], Focus] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, prompt: Rendered, answers: Sequence[tuple[str, Sequence[Token]]], focus: int, known: Any = None) -> Asked:
+    def of(
+        cls, prompt: Rendered, answers: Sequence[tuple[str, Sequence[Token]]], focus: int, known: Any = None
+    ) -> Asked:
         """answers: texts and their tokens. focus: passage sentences that each sentence is read with; 0 for all."""
         ids = [tuple(token.id for token in tokens) for _, tokens in answers]
         if not focus:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import groupby
 from typing import Any
@@ -45,6 +45,16 @@ class Prefix:
         if not length:
             return None
         return Prefix(self.ids[:length], [(keys[:, :, :length], values[:, :, :length]) for keys, values in self.layers])
+
+    def seen(self, ranges: Ranges, layer: int) -> Layer:
+        """Keys and values of ranges of its tokens."""
+        keys, values = self.layers[layer]
+        if ranges == ((0, len(self)),):
+            return keys, values
+        return (
+            torch.cat([keys[:, :, start:end] for start, end in ranges], 2),
+            torch.cat([values[:, :, start:end] for start, end in ranges], 2),
+        )
 
 
 @dataclass
@@ -102,16 +112,16 @@ class Pack:
         return found
 
     @cached_property
-    def looks(self) -> list[Part]:
-        """`parts` behind a prefix, neighbours that attend to the same together."""
-        found = list[Part]()
+    def looks(self) -> list[tuple[int, int, Prefix, Ranges]]:
+        """Tokens `[start, end)` of the pass that attend to ranges of a prefix: `parts`, neighbours alike together."""
+        found = list[tuple[int, int, Prefix, Ranges]]()
         for part in self.parts:
             if part.prefix is None:
                 continue
-            if found and found[-1].prefix is part.prefix and found[-1].seen == part.seen:
-                found[-1] = replace(found[-1], end=part.end)
-            else:
-                found.append(part)
+            start = part.start
+            if found and found[-1][2] is part.prefix and found[-1][3] == part.seen:
+                start = found.pop()[0]
+            found.append((start, part.end, part.prefix, part.seen))
         return found
 
     @cached_property
@@ -186,17 +196,6 @@ class Part:
     prefix: Prefix | None
     seen: Ranges
 
-    def far(self, layer: int) -> Layer:
-        """The keys and values of the prefix that are seen."""
-        assert self.prefix is not None
-        keys, values = self.prefix.layers[layer]
-        if self.seen == ((0, len(self.prefix)),):
-            return keys, values
-        return (
-            torch.cat([keys[:, :, low:high] for low, high in self.seen], 2),
-            torch.cat([values[:, :, low:high] for low, high in self.seen], 2),
-        )
-
 
 def _alike(one: Focus | None, other: Focus | None, known: int) -> int:
     if one is None or other is None:
@@ -241,9 +240,8 @@ def _halves(pack: Pack, layer: int, query: Tensor, key: Tensor, value: Tensor, s
         own, own_sum = _flash(block.take(query), block.take(key), block.take(value), True, scale)
         block.put(out, own)
         block.put(log_sum, own_sum)
-    for look in pack.looks:
-        start, end = look.start, look.end
-        far, far_sum = _flash(query[:, :, start:end], *look.far(layer), False, scale)
+    for start, end, prefix, seen in pack.looks:
+        far, far_sum = _flash(query[:, :, start:end], *prefix.seen(seen, layer), False, scale)
         weight = torch.sigmoid(far_sum - log_sum[:, :, start:end])[..., None].to(query.dtype)
         out[:, :, start:end].lerp_(far, weight.expand_as(far))
     return out
@@ -258,7 +256,7 @@ def _wholes(pack: Pack, layer: int, query: Tensor, key: Tensor, value: Tensor, s
         index = index[: len(index) - (pack.own[part.sequence][1] - part.end)]
         keys, values = key[:, :, index], value[:, :, index]
         if part.prefix is not None:
-            before = part.far(layer)
+            before = part.prefix.seen(part.seen, layer)
             keys, values = torch.cat([before[0], keys], 2), torch.cat([before[1], values], 2)
         if groups > 1:
             keys, values = keys.repeat_interleave(groups, 1), values.repeat_interleave(groups, 1)

@@ -126,9 +126,7 @@ class Answer(NamedTuple):
     focus: Focus | None
 
 
-def _batches(
-    todo: Sequence[tuple[Answer, Prefix | None]], tokens: int
-) -> Iterator[list[tuple[Answer, Prefix | None]]]:
+def _batches(todo: Sequence[tuple[Answer, Prefix | None]], tokens: int) -> Iterator[list[tuple[Answer, Prefix | None]]]:
     """Responses by pass, each with its prompt."""
     batch: list[tuple[Answer, Prefix | None]] = []
     size = 0

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -26,7 +28,7 @@ def shown(messages: list[Message], answer: str, sentences: int) -> list[str]:
     found = []
     for seen in focus.seen:
         assert all(a < b for a, b in seen)
-        assert all(left[1] < right[0] for left, right in zip(seen, seen[1:], strict=False))
+        assert all(left[1] < right[0] for left, right in pairwise(seen))
         found.append("|".join(TOKENIZER.decode(prompt.ids[a:b]) for a, b in seen))
     return found
 

@@ -109,7 +109,11 @@ def test_so_does_a_pass_with_gradients(llama: TransformersEngine, found: Any) ->
             focus.append(own)
             expected.append(by_hand(llama, prompt, ids, own))
     pack = Pack(sequences, llama.device, focus=focus)
-    with torch.enable_grad(), packing(llama.model), capture(llama.model, llama.hookpoint, stop=True, learn=True) as hook:
+    with (
+        torch.enable_grad(),
+        packing(llama.model),
+        capture(llama.model, llama.hookpoint, stop=True, learn=True) as hook,
+    ):
         rows, _ = hook.run(llama.model, **pack.inputs())
     torch.testing.assert_close(rows[0][torch.cat(pack.index)].detach(), torch.cat(expected), atol=1e-4, rtol=1e-4)
 
