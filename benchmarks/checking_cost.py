@@ -19,7 +19,7 @@ import click
 from groundwire.detector import DEFAULT_ARTIFACT, Detector
 from groundwire.engines.base import Asked
 from groundwire.errors import GroundwireError
-from groundwire.prompts import render
+from groundwire.prompts import rendered
 from groundwire.training.data import read_labelled
 from groundwire.types import Request, Sampling
 
@@ -56,12 +56,13 @@ def main(output: Path, rounds: int, rows: int, answers: int) -> None:
         request = Request(f"{number}", example.messages, Sampling(max_tokens=96))
         steps = [step for _, step in own.engine.generate([request], own.artifact.scorer)]
         tokens = [token for step in steps for token in step.tokens]
-        prompt = render(detector.tokenizer, example.messages)
+        text = "".join(step.text for step in steps)
+        prompt = rendered(detector.tokenizer, example.messages)
         readout = steps[-1].readout
         forward.append(readout.forward_seconds if readout else float("nan"))
         for into, known in ((kept, steps[-1].prompt), (again, None)):
-            asked = [Asked(prompt, [[t.id for t in tokens]], known)]
             start = perf_counter()
+            asked = [Asked.of(prompt, [(text, tokens)], checking.artifact.focus, known)]
             checking.engine.replay(asked, checking.artifact.scorer, features=True)
             into.append(perf_counter() - start)
     size = (DEFAULT_ARTIFACT / "checking" / "adapter_model.safetensors").stat().st_size

@@ -109,7 +109,7 @@ def _drawing(
                 again = [Piece(fill(text, own), kind) for kind, text in (rng.choice(f.right) for f in plan.facts)]
                 answers.append((plan.text(again), 0, "+".join(sorted({p.kind for p in again})), ()))
             if rng.random() < CROSSED:
-                crossed = [_crossed(text, kind, own, other) for kind, text in plan.said]
+                crossed = [_crossed(template, text, kind, own, other) for kind, text in plan.said]
                 if any(piece.spans for piece in crossed):
                     answers.append((plan.text(crossed), 1, "crossed", plan.spans(crossed)))
             first = f"{name}{side}{number}"
@@ -253,10 +253,17 @@ def changed(right: str, wrong: str) -> tuple[tuple[int, int], ...]:
     return tuple(found) or ((0, len(wrong)),)
 
 
-def _crossed(text: str, kind: str, own: Mapping[str, Value], other: Mapping[str, Value]) -> Piece:
-    """What another drawing would say of this one."""
-    right, said = fill(text, own), fill(text, other)
-    return Piece(said, "crossed", changed(right, said)) if said != right else Piece(right, kind)
+def _crossed(template: Template, text: str, kind: str, own: Mapping[str, Value], other: Mapping[str, Value]) -> Piece:
+    """What another drawing would say of this one; the right thing where two turns of phrase could cancel out."""
+    right, said, named = fill(text, own), fill(text, other), set(slots_of(text))
+    turned = [
+        names
+        for names in template.drawn
+        if len(names) > 1 and named & set(names) and any(own[n] != other[n] for n in names)
+    ]
+    if said == right or len(turned) > 1:
+        return Piece(right, kind)
+    return Piece(said, "crossed", changed(right, said))
 
 
 def _kind_of(a: Value, b: Value) -> str:
