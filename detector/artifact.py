@@ -259,7 +259,7 @@ class Artifact:
             grounding=GroundingHead(tuple(names), shapes) if shapes else None,
             unlike=_made(Unlike, {name: tensors[f"unlike.{name}"] for name in UNLIKE} | unlike) if unlike else None,
             adapter=adapter,
-            focus=config["focus"],
+            focus=_sentences(config["focus"]),
             checking=checking,
             latents=latents,
             about=config["about"],
@@ -307,6 +307,16 @@ class Artifact:
 
 def _shifted(score: float, shift: float) -> float:
     return sigmoid(log_odds(score) + shift) if 0 < score < 1 else score  # always and never stay what they are
+
+
+def _sentences(focus: object) -> int:
+    if type(focus) is int and focus >= 0:
+        return focus
+    raise ArtifactError(
+        f"a focus of {focus!r}",
+        expected="a number of passage sentences, 0 for the whole prompt",
+        remedy="restore the folder as `groundwire train reader` wrote it",
+    )
 
 
 def _made(kind: type[T], values: Mapping[str, Any]) -> T:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -36,6 +37,7 @@ from groundwire.types import (
 
 DEFAULT_ARTIFACT = Path(__file__).parent / "pretrained" / "smollm2-135m-instruct-q4_1"
 DEFAULT_TARGET = "balanced_accuracy"
+LOG = logging.getLogger(__name__)
 NO_TOKENS = "the tokenizer makes no token of the response"
 
 
@@ -174,8 +176,11 @@ class Detector:
         """`judge`, by this detector's own engine."""
         if reason := _nothing_to_check(text):
             return self.not_checked(reason)
+        began = perf_counter()
         prompt = rendered(self.tokenizer, request.messages)
-        asked = Asked.of(prompt, [(text, tokens)], self.artifact.focus, step.prompt)
+        known = step.prompt if step.prompt is not None and step.prompt.ids == prompt.ids else None
+        asked = Asked.of(prompt, [(text, tokens)], self.artifact.focus, known)
+        asking = perf_counter() - began
         try:
             ((readout,),) = self.engine.replay([asked], self.artifact.scorer, features=True)
         except CaptureError as error:
@@ -184,7 +189,7 @@ class Detector:
         # What reading again takes is part of the check; what the answer itself took is not.
         own = step.readout
         generating, checking = (own.forward_seconds, own.check_seconds) if own else (0.0, 0.0)
-        seconds = checking + found.forward_seconds + found.check_seconds
+        seconds = checking + asking + found.forward_seconds + found.check_seconds
         return replace(found, forward_seconds=generating, check_seconds=seconds)
 
     def stream(self, request: Request) -> Iterator[Step | Detection]:
@@ -319,12 +324,15 @@ def _second(artifact: Artifact, engine: Engine, reading: Reading | None) -> tupl
     """The checking reader's artifact and engine, where both have one."""
     second = artifact.checking
     if second is not None and second.adapter is not None and isinstance(engine, Adaptable):
-        second.check_engine(engine)
-        return second, engine.adapted(second.adapter)
+        if not second.focus or engine.focuses:
+            second.check_engine(engine)
+            return second, engine.adapted(second.adapter)
+        LOG.warning("%s cannot read sentences with parts of their prompt: the reading is its own", engine.model_id)
     if reading == "checking":
         raise InputError(
             f"the checking reader of {artifact.id}, with {type(engine).__name__}",
-            expected="an artifact with a checking reader, and an engine that can replay with an adapter",
+            expected="an artifact with a checking reader, and an engine that can replay with an adapter (where the "
+            "artifact has a focus, of a model in which every token sees all before it)",
             remedy='ask for the reading "own", or for the transformers engine',
         )
     return None

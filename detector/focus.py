@@ -9,13 +9,15 @@ are those of the whole prompt, and only what the answer's tokens attend to diffe
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from groundwire.evidence import EvidenceIndex
 from groundwire.prompts import Rendered
 from groundwire.sentences import sentence_ends
 from groundwire.types import Passage, Token
+
+MOST_SENTENCES = 256  # of an answer; a longer one is read with the whole prompt, so that choosing stays cheap
 
 Ranges = tuple[tuple[int, int], ...]
 
@@ -24,62 +26,79 @@ Ranges = tuple[tuple[int, int], ...]
 class Focus:
     """The prompt tokens that the tokens of an answer attend to.
 
-    ends: where runs of answer tokens end, ascending; the last is the number of tokens. seen: of each run, ranges
-    `[start, end)` of prompt tokens, ascending and apart.
+    frame: ranges `[start, end)` of prompt tokens that all of them see. ends: where runs of answer tokens end,
+    ascending; the last is the number of tokens. shown: what each run sees besides the frame, ascending and apart from
+    it; None for the whole prompt.
     """
 
+    frame: Ranges
     ends: tuple[int, ...]
-    seen: tuple[Ranges, ...]
+    shown: tuple[Ranges | None, ...]
 
     def alike(self, other: Focus, most: int) -> int:
         """How many of the first `most` tokens see the same with another focus."""
         at = 0
         while at < most:
             mine, theirs = bisect_right(self.ends, at), bisect_right(other.ends, at)
-            if self.seen[mine] != other.seen[theirs]:
+            one, two = self.shown[mine], other.shown[theirs]
+            if one != two or (one is not None and self.frame != other.frame):
                 return at
             at = min(self.ends[mine], other.ends[theirs])
         return most
+
+
+def alike(one: Focus | None, other: Focus | None, most: int) -> int:
+    """`Focus.alike`, where None is the whole prompt for every token."""
+    if one is None or other is None:
+        return most if one is other else 0
+    return one.alike(other, most)
 
 
 class FocusIndex:
     """Finds the focus of answers to one prompt."""
 
     def __init__(self, prompt: Rendered) -> None:
-        self._prompt = prompt
         self._index = EvidenceIndex([Passage(prompt.text[start:end]) for start, end in prompt.contents])
         starts, ends = [start for start, _ in prompt.offsets], [end for _, end in prompt.offsets]
-        self._tokens: list[tuple[int, int]] = []  # of each sentence
+        self._tokens: list[tuple[int, int]] = []  # of each sentence; a token that touches two belongs to both
         for piece in self._index.pieces:
             base = prompt.contents[piece.passage][0]
             first = bisect_right(ends, base + piece.start)
             self._tokens.append((first, max(first, bisect_left(starts, base + piece.end))))
+        hidden = [False] * len(prompt)
+        # What asks is never hidden, nor is the last sentence: it may be what is asked for.
+        asks = [piece.asks or i == len(self._tokens) - 1 for i, piece in enumerate(self._index.pieces)]
+        for value in (True, False):
+            for (start, end), asked in zip(self._tokens, asks, strict=True):
+                if asked != value:
+                    hidden[start:end] = [value] * (end - start)
+        self._frame = _runs(i for i, each in enumerate(hidden) if not each)
+        self._hidden = hidden
 
     def of(self, response: str, tokens: Sequence[Token], sentences: int) -> Focus:
         """The focus of an answer, `sentences` of the passages for each of its own.
 
-        tokens: those of `response`, in order. A sentence that shares no word with any passage sees the whole prompt.
+        tokens: those of `response`, in order. A sentence sees the whole prompt where neither it nor the one before it
+        shares a word with a passage.
         """
-        ends, seen, first = list[int](), list[Ranges](), 0
-        for last in sentence_ends(response, tokens):
+        lasts = sentence_ends(response, tokens)
+        if not lasts or len(lasts) > MOST_SENTENCES:
+            return Focus(self._frame, (len(tokens),), (None,)) if tokens else Focus(self._frame, (), ())
+        shown, first = list[Ranges | None](), 0
+        for last in lasts:
             near = self._index.nearest(response, tokens[first].start, tokens[last].end, sentences)
-            ends.append(last + 1)
-            seen.append(self._seen(set(near)) if near else ((0, len(self._prompt)),))
+            places = {i for each in near for i in range(*self._tokens[each]) if self._hidden[i]}
+            shown.append(_runs(sorted(places)) if near else None)
             first = last + 1
-        if ends:
-            ends[-1] = len(tokens)
-        return Focus(tuple(ends), tuple(seen))
+        return Focus(self._frame, (*(last + 1 for last in lasts[:-1]), len(tokens)), tuple(shown))
 
-    def _seen(self, shown: set[int]) -> Ranges:
-        """All tokens but those of sentences that tell something and are not shown. The last sentence stays: it may be
-        what is asked for."""
-        found, at = list[tuple[int, int]](), 0
-        for i, (piece, (start, end)) in enumerate(zip(self._index.pieces, self._tokens, strict=True)):
-            if piece.asks or i in shown or i == len(self._tokens) - 1 or start == end:
-                continue
-            if at < start:
-                found.append((at, start))
-            at = max(at, end)
-        if at < len(self._prompt):
-            found.append((at, len(self._prompt)))
-        return tuple(found)
+
+def _runs(places: Iterable[int]) -> Ranges:
+    """Ascending numbers as ranges."""
+    found = list[tuple[int, int]]()
+    for place in places:
+        if found and found[-1][1] == place:
+            found[-1] = (found[-1][0], place + 1)
+        else:
+            found.append((place, place + 1))
+    return tuple(found)

@@ -21,16 +21,17 @@ PLAIN_TEMPLATE = (
 
 @dataclass(frozen=True)
 class Rendered:
-    """A prompt as the model reads it; two with the same token ids are equal.
+    """A prompt as the model reads it.
 
     ids: its tokens. text: what they spell. offsets: the code points `[start, end)` of `text` each token covers.
-    contents: where the messages' contents stand in `text`, without the system's and the assistant's.
+    contents: where the messages' contents stand in `text`, without the system's and the assistant's. Two prompts are
+    equal where `ids` and `contents` are.
     """
 
     ids: tuple[int, ...]
     text: str = field(compare=False)
     offsets: tuple[tuple[int, int], ...] = field(compare=False)
-    contents: tuple[tuple[int, int], ...] = field(compare=False)
+    contents: tuple[tuple[int, int], ...]
 
     def __len__(self) -> int:
         return len(self.ids)

@@ -40,12 +40,14 @@ STATE, PROGRESS, LOG = "state.safetensors", "progress.json", "log.jsonl"
 class CheckingOptions:
     """rank, alpha: of the adapter. rate, head_rate: peak learning rates. answer_tokens: of one step, about.
 
+    focus: passage sentences that a sentence of an answer is read with, in the lessons; 0 for the whole prompt.
     steps: in all; the rate rises over `warm_up` of them and falls to nothing over the last `cool_down` share.
     tokens_weight, margin_weight: of the losses besides that of sentences. margin: log-odds wanted within a pair.
     """
 
     rank: int = 16
     alpha: float = 32.0
+    focus: int = 0
     rate: float = 4e-4
     head_rate: float = 1e-3
     answer_tokens: int = 450
@@ -224,7 +226,7 @@ def train_checking(
 
     start: an adapter to begin with, where the folder holds none yet.
     until, stop_after: a moment (`time.time()`) and a step at which to stop early; the same call goes on from there.
-    Raises InputError where the folder holds an adapter of another rank.
+    Raises InputError where the folder holds an adapter of another rank or focus.
     """
     if not any(weight > 0 and own for weight, own in sources.values()):
         raise InputError("no labelled answer to learn from", expected="rows whose groups belong to the training part")
@@ -236,11 +238,11 @@ def train_checking(
     moments: dict[str, Tensor] = {}
     if (folder / PROGRESS).exists():  # written last
         progress = json.loads((folder / PROGRESS).read_text("utf-8"))
-        for name, wanted in (("rank", options.rank), ("alpha", options.alpha)):
-            if progress["options"][name] == wanted:
+        for name, wanted in (("rank", options.rank), ("alpha", options.alpha), ("focus", options.focus)):
+            if progress["options"].get(name, 0) == wanted:
                 continue
             raise InputError(
-                f"{folder} holds an adapter of {name} {progress['options'][name]}, not {wanted}",
+                f"{folder} holds an adapter of {name} {progress['options'].get(name, 0)}, not {wanted}",
                 expected=f"the {name} it was begun with",
                 remedy="choose another folder, or delete it",
             )

@@ -135,7 +135,7 @@ def run_reader(labelled: Sequence[Path], folder: Path, run: ReaderRun) -> dict[s
     start = base.checking.adapter if run.go_on and base.checking else None
     rank = run.rank if start is None else start.rank
     alpha = CheckingOptions.alpha if start is None else start.alpha
-    options = CheckingOptions(rank, alpha, answer_tokens=run.step_tokens, steps=run.steps, seed=run.seed)
+    options = CheckingOptions(rank, alpha, run.focus, answer_tokens=run.step_tokens, steps=run.steps, seed=run.seed)
     checking = train_checking(engine, sources, run.work / "adapter", options, start=start)
     short = [e for e in in_part(examples, "calibration") if len(e.prompt) <= LONGEST]
     held = thinned(short, CALIBRATION_ROWS, run.seed)
@@ -144,8 +144,9 @@ def run_reader(labelled: Sequence[Path], folder: Path, run: ReaderRun) -> dict[s
     kept = thinned(in_part(examples, "kept"), FIGURE_ROWS, run.seed)
     about = {
         **made.about,
-        "recipe": "adapter on the answer's tokens, each sentence read with the passage sentences nearest to it, "
-        "readings at tokens and sentence ends, worst sentence",
+        "recipe": "adapter on the answer's tokens, "
+        + (f"each sentence read with the {run.focus} passage sentences nearest to it, " if run.focus else "")
+        + "readings at tokens and sentence ends, worst sentence",
         "dictionary": {"n_latents": dictionary.n_latents, **dictionary.metadata},
         "options": asdict(options),
         "training": _training(examples, run.licences),

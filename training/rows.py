@@ -58,7 +58,7 @@ def collect_rows(
     not fit the model's context, and on activations that are not finite.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    check_source(folder, engine, examples, focus=str(focus))
+    check_source(folder, engine, examples, **({"focus": str(focus)} if focus else {}))
     parts = []
     with tqdm(total=len(examples), unit="row", desc="rows", disable=None) as bar:
         for start in range(0, len(examples), PART_ROWS):

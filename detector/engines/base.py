@@ -117,7 +117,13 @@ class Engine(Protocol):
 
 @runtime_checkable
 class Adaptable(Protocol):
-    """An engine that can replay with an adapter on the responses' tokens."""
+    """An engine that can replay with an adapter on the responses' tokens.
+
+    focuses: whether they can attend to parts of their prompt (`Asked.focus`).
+    """
+
+    @property
+    def focuses(self) -> bool: ...
 
     def adapted(self, adapter: Adapter) -> Engine:
         """An engine of the same model that replays with `adapter`."""

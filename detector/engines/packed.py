@@ -1,9 +1,10 @@
 """Many sequences in one forward pass without padding, each behind a prefix whose keys and values are known.
 
 The tokens of all sequences stand in one row `[1, tokens]`, so everything but attention runs as over one text. Attention
-is looked after here: a token sees its own sequence so far, and that sequence's prefix. Sequences that share a prefix
-attend to it together, each to itself, and the two halves are joined by their log-sum-exp, which is exact (as in
-FlashAttention, Dao et al. 2022, arXiv 2205.14135, and Hydragen, Juravsky et al. 2024, arXiv 2402.05099).
+is looked after here: a token sees its own sequence so far, and that sequence's prefix, or what of it the sequence has
+in its focus. Sequences that share a prefix attend to it together, each to itself, and the two halves are joined by their
+log-sum-exp, which is exact (as in FlashAttention, Dao et al. 2022, arXiv 2205.14135, and Hydragen, Juravsky et al. 2024,
+arXiv 2402.05099).
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from torch import Tensor
 from torch.nn.attention.bias import causal_lower_right
 
 from groundwire.capture import PassEnds
-from groundwire.focus import Focus, Ranges
+from groundwire.focus import Focus, Ranges, alike
 
 NAME = "groundwire_packed"  # under which transformers finds `attention`
 OTHER_KINDS = ("sliding_window", "softcap", "s_aux")
@@ -46,15 +47,10 @@ class Prefix:
             return None
         return Prefix(self.ids[:length], [(keys[:, :, :length], values[:, :, :length]) for keys, values in self.layers])
 
-    def seen(self, ranges: Ranges, layer: int) -> Layer:
-        """Keys and values of ranges of its tokens."""
+    def seen(self, tokens: Int[Tensor, " seen"] | None, layer: int) -> Layer:
+        """Keys and values of some of its tokens; None for all."""
         keys, values = self.layers[layer]
-        if ranges == ((0, len(self)),):
-            return keys, values
-        return (
-            torch.cat([keys[:, :, start:end] for start, end in ranges], 2),
-            torch.cat([values[:, :, start:end] for start, end in ranges], 2),
-        )
+        return (keys, values) if tokens is None else (keys.index_select(2, tokens), values.index_select(2, tokens))
 
 
 @dataclass
@@ -83,7 +79,7 @@ class Pack:
             before, other = self.sequences[i - 1] if i else ((), None)
             known = shared(before, ids) if i and other is prefix else 0
             if known and self.focus is not None:
-                known = _alike(self.focus[i - 1], self.focus[i], known)
+                known = alike(self.focus[i - 1], self.focus[i], known)
             start, self.size = self.size, self.size + len(ids) - known
             self.own.append((start, self.size))
             new = torch.arange(start, self.size, device=self.device)
@@ -100,26 +96,35 @@ class Pack:
     @cached_property
     def parts(self) -> list[Part]:
         """The tokens of the pass in order, by what of their prefix they attend to."""
-        found = list[Part]()
+        found, frames = list[Part](), dict[Ranges, Tensor]()
         for i, ((ids, prefix), (start, end)) in enumerate(zip(self.sequences, self.own, strict=True)):
             focus = self.focus[i] if self.focus is not None and prefix is not None else None
             known, first = len(ids) - (end - start), 0
-            runs = zip(focus.ends, focus.seen, strict=True) if focus else [(len(ids), ((0, len(prefix or ())),))]
-            for last, seen in runs:
+            for last, shown in zip(focus.ends, focus.shown, strict=True) if focus else [(len(ids), None)]:
                 if last > max(known, first):
+                    seen = None
+                    if focus is not None and shown is not None:
+                        if focus.frame not in frames:
+                            frames[focus.frame] = self._places(focus.frame)
+                        seen = torch.cat([frames[focus.frame], self._places(shown)])
                     found.append(Part(start + max(first - known, 0), start + last - known, i, prefix, seen))
                 first = last
         return found
 
+    def _places(self, ranges: Ranges) -> Int[Tensor, " tokens"]:
+        found = [torch.arange(start, end, device=self.device) for start, end in ranges]
+        return torch.cat([torch.arange(0, device=self.device), *found])
+
     @cached_property
-    def looks(self) -> list[tuple[int, int, Prefix, Ranges]]:
-        """Tokens `[start, end)` of the pass that attend to ranges of a prefix: `parts`, neighbours alike together."""
-        found = list[tuple[int, int, Prefix, Ranges]]()
+    def looks(self) -> list[tuple[int, int, Prefix, Int[Tensor, " seen"] | None]]:
+        """Tokens `[start, end)` of the pass that attend to some tokens of a prefix: `parts`, neighbours that attend to
+        all of the same one together."""
+        found = list[tuple[int, int, Prefix, Tensor | None]]()
         for part in self.parts:
             if part.prefix is None:
                 continue
             start = part.start
-            if found and found[-1][2] is part.prefix and found[-1][3] == part.seen:
+            if found and found[-1][2] is part.prefix and found[-1][3] is None and part.seen is None:
                 start = found.pop()[0]
             found.append((start, part.end, part.prefix, part.seen))
         return found
@@ -138,12 +143,11 @@ class Pack:
                     known = len(places) - (last - first)
                     for i in range(known, len(places)):
                         own[places[i], places[: i + 1]] = 0
-            for part in self.parts if prefix and self.focus is not None else ():
-                if start <= part.start < end:
+            for part in self.parts:
+                if prefix is not None and part.seen is not None and start <= part.start < end:
                     rows = mask[part.start - start : part.end - start]
                     rows[:, : len(prefix)] = -torch.inf
-                    for low, high in part.seen:
-                        rows[:, low:high] = 0
+                    rows[:, part.seen.cpu()] = 0
             found.append(mask.to(self.device))
         return found
 
@@ -188,19 +192,13 @@ class Pack:
 
 @dataclass(frozen=True)
 class Part:
-    """Tokens `[start, end)` of a pass, of one sequence, that attend to the same ranges of its prefix."""
+    """Tokens `[start, end)` of a pass, of one sequence, that attend to the same tokens of its prefix: None for all."""
 
     start: int
     end: int
     sequence: int
     prefix: Prefix | None
-    seen: Ranges
-
-
-def _alike(one: Focus | None, other: Focus | None, known: int) -> int:
-    if one is None or other is None:
-        return known if one is other else 0
-    return one.alike(other, known)
+    seen: Int[Tensor, " seen"] | None
 
 
 @contextmanager

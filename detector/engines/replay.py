@@ -2,7 +2,7 @@
 
 Prompts are sorted, so that neighbours share as much of their beginning as any; what they share with the last prompt
 read is not read again. Then the responses follow, packed, behind the keys and values of their prompts; what neighbours
-among them share stands in a pass once.
+among them share, and attend to alike, stands in a pass once.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from groundwire.capture import adapted, capture, run_until_it_ends
 from groundwire.engines.base import Asked
 from groundwire.engines.packed import Pack, Prefix, depth, packing, shared
 from groundwire.engines.padded import PaddedReplay, Replaying, Rows
-from groundwire.focus import Focus
+from groundwire.focus import Focus, alike
 
 if TYPE_CHECKING:
     from groundwire.engines.transformers import TransformersEngine
@@ -132,6 +132,8 @@ def _batches(todo: Sequence[tuple[Answer, Prefix | None]], tokens: int) -> Itera
     size = 0
     for answer, prefix in todo:
         known = shared(batch[-1][0].ids, answer.ids) if batch and batch[-1][1] is prefix else 0
+        if known:
+            known = alike(batch[-1][0].focus, answer.focus, known)
         if batch and size + len(answer.ids) - known > tokens:
             yield batch
             batch, size, known = [], 0, 0

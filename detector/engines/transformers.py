@@ -26,7 +26,7 @@ from groundwire.engines.base import Asked
 from groundwire.engines.generation import Generation, timed
 from groundwire.engines.padded import Replaying, Rows
 from groundwire.engines.reader import Reader
-from groundwire.engines.replay import replaying
+from groundwire.engines.replay import PackedReplay, replaying
 from groundwire.errors import PromptTooLong
 from groundwire.scoring import Scorer
 from groundwire.types import Readout, Request, Step
@@ -99,6 +99,11 @@ class TransformersEngine:
         for each in asked:
             self.check_length(len(each.prompt), max(map(len, each.responses), default=0))
         yield from self._replaying.rows(asked)
+
+    @property
+    def focuses(self) -> bool:
+        """See `Adaptable`: of models whose answers can be packed."""
+        return isinstance(self._replaying, PackedReplay)
 
     @cached_property
     def _replaying(self) -> Replaying:

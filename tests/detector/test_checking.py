@@ -8,11 +8,12 @@ from pathlib import Path
 import pytest
 
 from groundwire.answering import Answering
+from groundwire.artifact import Artifact
 from groundwire.calibration import sigmoid
 from groundwire.detector import Detector
 from groundwire.engines.base import Asked
 from groundwire.engines.transformers import TransformersEngine
-from groundwire.errors import CaptureError
+from groundwire.errors import CaptureError, InputError
 from groundwire.prompts import render
 from groundwire.source import Source
 from groundwire.types import Detection, Example, Request, Sampling, Step
@@ -74,6 +75,43 @@ def test_answers_that_exist_get_the_checking_reader_s_verdict(detector: Detector
     assert [s.text for s in together[0].sentences] == ["It was built in 1889.", "It is high."]
     assert [s.text for s in together[2].sentences] == ["In 1901.", "By a builder from Lisbon, as passage [1]."]
     assert [s.text for s in together[4].sentences] == ["41 metres"]
+
+
+def test_sentences_are_read_with_what_is_nearest_to_them(
+    detector: Detector, saved: Path, engine: TransformersEngine
+) -> None:
+    """The focus reaches answers that exist, those that were just generated, and windows."""
+    prompt = "The tower was built in 1889. It is blue. Two keepers live there. Tickets cost 12 euros. How old is it?"
+    whole = Artifact.from_pretrained(saved)
+    assert whole.checking is not None
+    blurred = Detector.from_pretrained(saved, engine=engine)
+    blurred.checking = Detector(
+        replace(whole.checking, focus=0),
+        detector.checking.engine,
+        threshold=0.5,  # type: ignore[union-attr]
+    )
+    example = Example("1", user(prompt), "It was built in 1890. Tickets cost 13 euros.")
+    focused, plain = detector.score(example), blurred.score(example)
+    check(focused, example.response)
+    assert abs(focused.score - plain.score) > 1e-6  # type: ignore[operator]
+    windowed = detector.score_batch([example], passage_windows=True)[0]
+    assert windowed.score == pytest.approx(focused.score, abs=1e-6)
+    *steps, generated = detector.stream(Request("2", user(prompt), Sampling(max_tokens=12)))
+    text = "".join(step.text for step in steps if isinstance(step, Step))
+    assert isinstance(generated, Detection)
+    if generated.checked:
+        again = detector.score(Example("3", user(prompt), text))
+        assert [s.text for s in again.sentences] == [s.text for s in generated.sentences]
+
+
+def test_a_model_that_cannot_focus_has_its_own_reading(
+    saved: Path, engine: TransformersEngine, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(TransformersEngine, "focuses", False)
+    assert Detector.from_pretrained(saved, engine=engine).checking is None
+    assert "the reading is its own" in caplog.text
+    with pytest.raises(InputError, match="the checking reader of tiny"):
+        Detector.from_pretrained(saved, engine=engine, reading="checking")
 
 
 def test_with_the_reading_own_all_is_as_without_one(detector: Detector, own: Detector) -> None:

@@ -57,6 +57,7 @@ def test_saved_and_loaded_both_are_the_same(whole: Artifact, folder: Path, engin
     assert second is not None
     assert second.checking is None
     assert (second.id, second.thresholds, second.terms) == (before.id, before.thresholds, before.terms)
+    assert (after.focus, second.focus) == (0, 1)
     for name in ("cuts", "values", "slopes"):
         assert torch.equal(getattr(second.scorer.end_shapes, name), getattr(before.scorer.end_shapes, name))
     assert second.adapter is not None
@@ -92,12 +93,12 @@ def test_a_folder_of_version_2_is_read(engine: TransformersEngine, tmp_path: Pat
     def older(config: dict[str, Any]) -> None:
         assert config["format_version"] == FORMAT_VERSION == 3
         config["format_version"] = 2
-        for name in ("ends", "adapter", CHECKING):
+        for name in ("ends", "adapter", "focus", CHECKING):
             del config[name]
 
     edit(tmp_path, older)
     found = Artifact.from_pretrained(tmp_path)
-    assert (found.scorer.end_shapes, found.adapter, found.checking) == (None, None, None)
+    assert (found.scorer.end_shapes, found.adapter, found.focus, found.checking) == (None, None, 0, None)
     assert digest(found) == digest(new)
 
 
@@ -148,6 +149,13 @@ def test_ends_of_another_number_of_terms_are_refused(folder: Path) -> None:
     tensors = load_file(path)
     save_file(tensors | {f"ends.{n}": tensors[f"ends.{n}"][:5].clone() for n in ("cuts", "values", "slopes")}, path)
     with pytest.raises(ArtifactError, match="5 shapes of sentence ends"):
+        Artifact.from_pretrained(folder)
+
+
+@pytest.mark.parametrize("focus", [-1, "2", True, 1.5, None])
+def test_a_focus_that_is_no_number_of_sentences_is_refused(folder: Path, focus: Any) -> None:
+    edit(folder / CHECKING, lambda config: config.update(focus=focus))
+    with pytest.raises(ArtifactError, match="a focus of"):
         Artifact.from_pretrained(folder)
 
 

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import re
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
@@ -8,8 +10,8 @@ from hypothesis import strategies as st
 
 from groundwire.engines.base import Asked
 from groundwire.engines.fake import FakeTokenizer
-from groundwire.focus import Focus, FocusIndex
-from groundwire.prompts import grounded_messages, rendered, tokenize_response
+from groundwire.focus import MOST_SENTENCES, Focus, FocusIndex, Ranges, alike
+from groundwire.prompts import Rendered, grounded_messages, rendered, tokenize_response
 from groundwire.types import Message, Passage
 
 TOKENIZER = FakeTokenizer()
@@ -25,11 +27,16 @@ def shown(messages: list[Message], answer: str, sentences: int) -> list[str]:
     tokens = tokenize_response(TOKENIZER, answer)
     focus = FocusIndex(prompt).of(answer, tokens, sentences)
     assert focus.ends[-1] == len(tokens)
-    found = []
-    for seen in focus.seen:
-        assert all(a < b for a, b in seen)
-        assert all(left[1] < right[0] for left, right in pairwise(seen))
-        found.append("|".join(TOKENIZER.decode(prompt.ids[a:b]) for a, b in seen))
+    return ["|".join(TOKENIZER.decode(prompt.ids[a:b]) for a, b in seen(focus, run, prompt)) for run in focus.shown]
+
+
+def seen(focus: Focus, shown: Ranges | None, prompt: Rendered) -> Ranges:
+    """What a run of tokens sees, ascending."""
+    if shown is None:
+        return ((0, len(prompt)),)
+    found = tuple(sorted((*focus.frame, *shown)))
+    assert all(a < b for a, b in found)
+    assert all(left[1] <= right[0] for left, right in pairwise(found))
     return found
 
 
@@ -61,15 +68,16 @@ def test_more_sentences_show_more_as_far_as_they_share_a_word(sentences: int, ex
 def test_all_is_shown_where_there_is_no_more_than_that() -> None:
     prompt = rendered(TOKENIZER, asked())
     answer = "The tower, built in 1889, is 330 metres tall, tickets cost 12 euros, and Skarne has keepers."
-    assert FocusIndex(prompt).of(answer, tokenize_response(TOKENIZER, answer), 5).seen == (((0, len(prompt)),),)
+    focus = FocusIndex(prompt).of(answer, tokenize_response(TOKENIZER, answer), 5)
+    assert sum(b - a for a, b in seen(focus, focus.shown[0], prompt)) == len(prompt)
 
 
 def test_a_sentence_that_shares_no_word_sees_everything() -> None:
     prompt = rendered(TOKENIZER, asked())
     answer = "Gladly! The tower is 330 metres tall."
     focus = FocusIndex(prompt).of(answer, tokenize_response(TOKENIZER, answer), 1)
-    assert focus.seen[0] == ((0, len(prompt)),)
-    assert focus.seen[1] != focus.seen[0]
+    assert focus.shown[0] is None
+    assert focus.shown[1] is not None
 
 
 def test_what_the_system_or_the_assistant_said_is_always_seen() -> None:
@@ -94,7 +102,40 @@ def test_a_template_that_strips_contents_hides_the_same() -> None:
 
 
 def test_an_answer_without_tokens_has_an_empty_focus() -> None:
-    assert FocusIndex(rendered(TOKENIZER, asked())).of("", [], 2) == Focus((), ())
+    focus = FocusIndex(rendered(TOKENIZER, asked())).of("", [], 2)
+    assert (focus.ends, focus.shown) == ((), ())
+
+
+def test_an_answer_of_very_many_sentences_sees_everything() -> None:
+    prompt, answer = rendered(TOKENIZER, asked()), "The tower is tall.\n" * (MOST_SENTENCES + 1)
+    tokens = tokenize_response(TOKENIZER, answer)
+    focus = FocusIndex(prompt).of(answer, tokens, 1)
+    assert (focus.ends, focus.shown) == ((len(tokens),), (None,))
+
+
+def test_a_token_that_touches_a_hidden_and_a_shown_sentence_is_seen() -> None:
+    """Qwen's and Llama's tokenizers make one token of ".Nobody"."""
+    text = "Tickets are free for all.Nobody under 12 pays. It rains. How old?"
+    offsets = tuple(m.span() for m in re.finditer(r"\.Nobody|\s*\w+|\S", text))
+    prompt = Rendered(tuple(range(len(offsets))), text, offsets, ((0, len(text)),))
+    answer = "Nobody under 12 pays."
+    focus = FocusIndex(prompt).of(answer, tokenize_response(TOKENIZER, answer), 1)
+    spelt = [text[slice(*offsets[i])] for a, b in seen(focus, focus.shown[0], prompt) for i in range(a, b)]
+    assert "".join(spelt) == ".Nobody under 12 pays. How old?"
+
+
+def test_what_is_in_no_users_message_is_seen() -> None:
+    messages: list[Message] = [{"role": "system", "content": "The tower was built in 1889. It is blue."}]
+    (text,) = shown(messages, "The tower was built in 1890.", 1)
+    assert "1889" in text
+    assert "blue" in text
+
+
+def test_prompts_of_the_same_tokens_with_other_contents_are_two() -> None:
+    """A text may spell the template's own marks."""
+    prompt = rendered(TOKENIZER, asked())
+    assert prompt == replace(prompt, text="other", offsets=())
+    assert prompt != replace(prompt, contents=())
 
 
 @given(st.text(max_size=200), st.text(max_size=120), st.integers(1, 3))
@@ -104,21 +145,25 @@ def test_any_text_gives_ranges_within_the_prompt(passage: str, answer: str, sent
     focus = FocusIndex(prompt).of(answer, tokens, sentences)
     assert list(focus.ends) == sorted(set(focus.ends))
     assert (focus.ends[-1] if tokens else 0) == len(tokens)
-    for seen in focus.seen:
-        flat = [place for pair in seen for place in pair]
-        assert flat == sorted(set(flat))
-        assert 0 <= flat[0] < flat[-1] <= len(prompt)
-        assert flat[-1] == len(prompt)  # the question stays
+    for run in focus.shown:
+        ranges = seen(focus, run, prompt)
+        assert ranges[0][0] >= 0
+        assert ranges[-1][1] == len(prompt)  # the question stays
 
 
 def test_focuses_agree_up_to_the_first_token_that_sees_something_else() -> None:
     a, b = ((0, 4),), ((0, 2), (3, 4))
-    one = Focus((3, 6, 9), (a, b, a))
+    one = Focus((), (3, 6, 9), (a, b, a))
     assert one.alike(one, 7) == 7
-    assert one.alike(Focus((6, 9), (a, a)), 9) == 3
-    assert one.alike(Focus((2, 3, 5, 9), (a, a, b, a)), 9) == 5
-    assert one.alike(Focus((9,), (b,)), 9) == 0
-    assert one.alike(Focus((3, 9), (a, b)), 6) == 6
+    assert one.alike(Focus((), (6, 9), (a, a)), 9) == 3
+    assert one.alike(Focus((), (2, 3, 5, 9), (a, a, b, a)), 9) == 5
+    assert one.alike(Focus((), (9,), (b,)), 9) == 0
+    assert one.alike(Focus((), (3, 9), (a, b)), 6) == 6
+    assert one.alike(Focus(((5, 6),), (3, 6, 9), (a, b, a)), 9) == 0
+    whole = Focus((), (9,), (None,))
+    assert whole.alike(Focus(((5, 6),), (4, 9), (None, a)), 9) == 4
+    assert alike(None, None, 9) == 9
+    assert alike(one, None, 9) == alike(None, one, 9) == 0
 
 
 def test_what_is_asked_holds_a_focus_by_its_tokens() -> None:

@@ -91,6 +91,7 @@ def checking_artifact(engine: TransformersEngine) -> Artifact:
         scorer=replace(artifact.scorer, intercept=-0.4, end_shapes=ends),
         thresholds={"balanced_accuracy": 0.6, "recall": 0.35, "always": 0.0},
         adapter=random_adapter(engine),
+        focus=1,
     )
 
 

@@ -8,6 +8,7 @@ from safetensors.torch import load_file
 
 from groundwire.engines.base import Asked
 from groundwire.engines.transformers import TransformersEngine
+from groundwire.errors import InputError
 from groundwire.training.checking import Checking, CheckingOptions, train_checking
 from groundwire.training.lessons import units
 from tests.training.test_lessons import example
@@ -56,6 +57,28 @@ def test_an_interrupted_run_ends_where_a_whole_one_does(engine, sources, tmp_pat
     for name, value in whole.tensors().items():
         assert torch.allclose(value, parts.tensors()[name], atol=1e-5), name
     assert json.loads((tmp_path / "parts" / "progress.json").read_text())["steps"] == 8
+
+
+def test_another_focus_does_not_go_on(engine, sources, tmp_path):
+    train_checking(engine, sources, tmp_path, options(2, focus=1))
+    with pytest.raises(InputError, match="an adapter of focus 1, not 2"):
+        train_checking(engine, sources, tmp_path, options(2, focus=2))
+
+
+def test_lessons_are_read_with_their_focus(engine, tiny):
+    prompt = "The lighthouse was built in 1811. It is blue. Two keepers live there. Tickets cost 12 euros. When?"
+    rows = [example("a", "It was built in 1811. Tickets cost 13 euros.", 1, ((39, 41),), group="1", prompt=prompt)]
+    found = []
+    for focus in (0, 1, 2):
+        lessons = [lesson for unit in units(tiny.tokenizer, rows, focus=(focus,)) for lesson in unit()]
+        (answer,) = lessons[0].answers
+        assert (answer.focus is None) == (focus == 0)
+        checking = Checking.new(engine, lessons, options(1))
+        with torch.no_grad():
+            found.append(checking.rows(lessons))
+    assert found[0].shape == found[1].shape == found[2].shape
+    assert not torch.allclose(found[0], found[1], atol=1e-4)
+    assert not torch.allclose(found[1], found[2], atol=1e-4)
 
 
 def test_training_reads_what_a_replay_reads(engine, sources):

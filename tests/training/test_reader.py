@@ -66,6 +66,7 @@ def test_a_detector_with_a_checking_reader_is_written(trained, base):
     assert made.checking is not None
     assert made.checking.adapter is not None
     assert made.checking.adapter.rank == 2
+    assert made.checking.focus == 2
     assert (out / "checking" / "adapter_model.safetensors").exists()
     assert made.scorer.intercept == Artifact.from_pretrained(base).scorer.intercept  # its own reading stays
     assert said["calibration"] == made.checking.about["calibration"]

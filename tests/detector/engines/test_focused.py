@@ -24,7 +24,8 @@ from groundwire.focus import Focus
 from tests.detector.tiny import random_scorer
 
 IDS = st.integers(3, 6)  # few, so that answers share beginnings by chance
-PLACES = st.lists(st.integers(0, 12), min_size=2, max_size=6, unique=True).map(sorted)
+FRAMES = st.sampled_from([((0, 3),), ((0, 1), (3, 4), (11, 12))])
+PLACES = st.lists(st.integers(4, 11), max_size=6, unique=True).map(sorted)
 
 
 @st.composite
@@ -37,11 +38,12 @@ def drawn(draw: st.DrawFn) -> Any:
         for ids in draw(st.lists(st.lists(IDS, min_size=1, max_size=8).map(tuple), min_size=1, max_size=4)):
             cuts = draw(st.lists(st.integers(1, len(ids)), max_size=2, unique=True).map(sorted))
             ends = tuple(dict.fromkeys([*cuts, len(ids)]))
-            seen = []
+            shown = []
             for _ in ends:
                 places = draw(PLACES)
-                seen.append(tuple(zip(places[::2], places[1::2], strict=False)))
-            answers[ids] = draw(st.sampled_from([(ends, tuple(seen)), None]))
+                ranges = tuple(zip(places[::2], places[1::2], strict=False))
+                shown.append(draw(st.sampled_from([ranges, ranges, None])))
+            answers[ids] = draw(st.sampled_from([(draw(FRAMES), ends, tuple(shown)), None]))
         found.append((prompt, list(answers.items())))
     return found
 
@@ -56,10 +58,10 @@ def by_hand(engine: TransformersEngine, prompt: list[int], ids: tuple[int, ...],
 
     mask = torch.full((len(ids), len(prompt) + len(ids)), -torch.inf)
     mask[:, len(prompt) :] = torch.full((len(ids), len(ids)), -torch.inf).triu(1)
-    runs = zip(focus.ends, focus.seen, strict=True) if focus else [(len(ids), ((0, len(prompt)),))]
+    runs = zip(focus.ends, focus.shown, strict=True) if focus else [(len(ids), None)]
     first = 0
-    for last, seen in runs:
-        for start, end in seen:
+    for last, shown in runs:
+        for start, end in ((0, len(prompt)),) if focus is None or shown is None else (*focus.frame, *shown):
             mask[first:last, start:end] = 0
         first = last
     cache = DynamicCache(config=engine.model.config)
@@ -126,7 +128,7 @@ def test_what_is_not_seen_changes_nothing(llama: TransformersEngine) -> None:
     for keys, values in noisy.layers:
         keys[:, :, 4:9] = 7.0
         values[:, :, 4:9] = -7.0
-    focus, rows = Focus((2, 5), (((0, 4), (9, 12)), ((0, 3),))), []
+    focus, rows = Focus(((0, 3),), (2, 5), (((3, 4), (9, 12)), ())), []
     for each in (prefix, noisy):
         pack = Pack([((5, 6, 7, 8, 9), each)], llama.device, focus=[focus])
         with packing(llama.model), capture(llama.model, llama.hookpoint, stop=True) as hook:
@@ -135,7 +137,7 @@ def test_what_is_not_seen_changes_nothing(llama: TransformersEngine) -> None:
 
 
 def test_equal_answers_are_read_once(llama: TransformersEngine) -> None:
-    focus = Focus((3,), (((0, 4),),))
+    focus = Focus(((0, 4),), (3,), ((),))
     once, before = Asked(range(3, 15), [(5, 6, 7)], focus={(5, 6, 7): focus}), llama.tokens_read
     twice = replace(once, responses=[(5, 6, 7), [5, 6, 7]])
     scorer = random_scorer(llama)
@@ -149,6 +151,6 @@ def test_equal_answers_are_read_once(llama: TransformersEngine) -> None:
 
 
 def test_a_model_that_must_be_padded_refuses(llama: TransformersEngine) -> None:
-    asked = Asked(range(3, 9), [(5, 6)], focus={(5, 6): Focus((2,), (((0, 2),),))})
+    asked = Asked(range(3, 9), [(5, 6)], focus={(5, 6): Focus(((0, 2),), (2,), ((),))})
     with pytest.raises(CaptureError, match="attend to parts of their prompt"):
         list(PaddedReplay(llama).rows([asked]))

@@ -18,6 +18,7 @@ from groundwire.engines.padded import PaddedReplay
 from groundwire.engines.reader import Reader
 from groundwire.engines.replay import PackedReplay, depth
 from groundwire.engines.transformers import TransformersEngine
+from groundwire.focus import Focus
 from tests.detector.tiny import random_scorer, tiny_engine
 
 IDS = st.integers(3, 9)  # few, so that prompts share beginnings and answers are equal by chance
@@ -229,5 +230,7 @@ def test_sequences_are_taken_apart_and_put_together_again(sequences: list[list[i
 def test_passes_are_filled_but_not_beyond() -> None:
     todo = [(replay.Answer(i, (*range(10 * i, 10 * i + n),), None), None) for i, n in enumerate([3, 3, 3, 9, 20, 1])]
     assert [[answer.number for answer, _ in batch] for batch in replay._batches(todo, 9)] == [[0, 1, 2], [3], [4], [5]]
+    other = [(replay.Answer(0, (1, 2, 3), None), None), (replay.Answer(1, (1, 2, 4), Focus((), (3,), ((),))), None)]
+    assert len(list(replay._batches(other, 4))) == 2  # what they begin with they attend to differently
     alike = [(replay.Answer(i, (1, 2, 3, 4, 5, 6, i), None), None) for i in range(5)]
     assert [[answer.number for answer, _ in batch] for batch in replay._batches(alike, 9)] == [[0, 1, 2], [3, 4]]
