@@ -2,9 +2,9 @@
 
 The tokens of all sequences stand in one row `[1, tokens]`, so everything but attention runs as over one text. Attention
 is looked after here: a token sees its own sequence so far, and that sequence's prefix, or what of it the sequence has
-in its focus. Sequences that share a prefix attend to it together, each to itself, and the two halves are joined by their
-log-sum-exp, which is exact (as in FlashAttention, Dao et al. 2022, arXiv 2205.14135, and Hydragen, Juravsky et al. 2024,
-arXiv 2402.05099).
+in its focus. Sequences that share a prefix attend to it together, each to itself, and the two halves are joined by
+their log-sum-exp, which is exact (as in FlashAttention, Dao et al. 2022, arXiv 2205.14135, and Hydragen, Juravsky et
+al. 2024, arXiv 2402.05099).
 """
 
 from __future__ import annotations
