@@ -19,7 +19,7 @@ def server(serve: Callable[..., Server], default_folder: str) -> Server:
 
 @pytest.fixture(scope="module")
 def reference() -> Detector:
-    return Detector.from_pretrained()
+    return Detector.from_pretrained(reading="own")
 
 
 def test_the_start_says_what_the_scheduler_would_save(server):
