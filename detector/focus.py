@@ -65,15 +65,12 @@ class FocusIndex:
             base = prompt.contents[piece.passage][0]
             first = bisect_right(ends, base + piece.start)
             self._tokens.append((first, max(first, bisect_left(starts, base + piece.end))))
-        hidden = [False] * len(prompt)
         # What asks is never hidden, nor is the last sentence: it may be what is asked for.
-        asks = [piece.asks or i == len(self._tokens) - 1 for i, piece in enumerate(self._index.pieces)]
-        for value in (True, False):
-            for (start, end), asked in zip(self._tokens, asks, strict=True):
-                if asked != value:
-                    hidden[start:end] = [value] * (end - start)
-        self._frame = _runs(i for i, each in enumerate(hidden) if not each)
-        self._hidden = hidden
+        told, asked = set[int](), set[int]()
+        for i, (piece, (first, end)) in enumerate(zip(self._index.pieces, self._tokens, strict=True)):
+            (asked if piece.asks or i == len(self._tokens) - 1 else told).update(range(first, end))
+        self._hidden = told - asked
+        self._frame = _runs(i for i in range(len(prompt)) if i not in self._hidden)
 
     def of(self, response: str, tokens: Sequence[Token], sentences: int) -> Focus:
         """The focus of an answer, `sentences` of the passages for each of its own.
@@ -87,7 +84,7 @@ class FocusIndex:
         shown, first = list[Ranges | None](), 0
         for last in lasts:
             near = self._index.nearest(response, tokens[first].start, tokens[last].end, sentences)
-            places = {i for each in near for i in range(*self._tokens[each]) if self._hidden[i]}
+            places = self._hidden.intersection(i for each in near for i in range(*self._tokens[each]))
             shown.append(_runs(sorted(places)) if near else None)
             first = last + 1
         return Focus(self._frame, (*(last + 1 for last in lasts[:-1]), len(tokens)), tuple(shown))
