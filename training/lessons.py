@@ -60,7 +60,7 @@ class Lesson:
 def taught(tokenizer: Any, example: LabelledExample, index: FocusIndex | None = None, focus: int = 0) -> Taught:
     """The targets of one labelled answer.
 
-    index, focus: of its prompt, and how many passage sentences each sentence is read with; 0 for all.
+    index, focus: of its prompt, and how many passage sentences each sentence is read with; None for all.
 
     Without spans, the one sentence of an answer has the answer's label; of several, those of an unfaithful one are not
     known.
@@ -68,7 +68,7 @@ def taught(tokenizer: Any, example: LabelledExample, index: FocusIndex | None = 
     tokens = tokenize_response(tokenizer, example.response)
     ends = np.array(sentence_ends(example.response, tokens), dtype=int)
     unknown = np.full(len(tokens), UNKNOWN)
-    look = index.of(example.response, tokens, focus) if index is not None and focus else None
+    look = index.of(example.response, tokens, focus) if index is not None else None
     if example.spans is not None:
         hit = (inside(tokens, example.spans) > 0).astype(float)
         starts = np.r_[0, ends[:-1] + 1][: len(ends)]
@@ -106,8 +106,8 @@ def _lessons(
     found = []
     for own in prompts:
         whole = rendered(tokenizer, own[0].messages)
-        prompt, index = whole.ids, FocusIndex(whole)
         sentences = focus[crc32(own[0].prompt.encode()) % len(focus)]
+        prompt, index = whole.ids, FocusIndex(whole) if sentences else None
         made = {e.id: taught(tokenizer, e, index, sentences) for e in own}
         kept = [e for e in own if len(made[e.id].ends) and (not most or len(prompt) + len(made[e.id].ids) <= most)]
         place = {e.id: n for n, e in enumerate(kept)}

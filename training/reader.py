@@ -63,7 +63,6 @@ LIMITS = (
 FIGURE_ROWS, FIGURE_BATCH = 100, 64  # rows of each data set that figures are of, and how many are scored at once
 MADE = ("templates", "edits")  # data sets of which more can be made
 KEPT, KEPT_MADE = 0.2, 0.1  # share of the groups kept for figures
-FOCUS = 2  # passage sentences
 MOST_TOKENS = 1100  # of a prompt with its answer, in training
 CALIBRATION_ROWS = 500  # of each data set, at most, whole prompts
 LONGEST = 5000  # characters of a prompt in calibration: longer ones cost more than they tell
@@ -91,7 +90,7 @@ class ReaderRun:
     version: str
     device: str
     seed: int
-    focus: int = FOCUS
+    focus: int
     go_on: bool = False
 
     @classmethod

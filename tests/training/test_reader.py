@@ -106,7 +106,7 @@ def test_parts_are_whole_groups_and_always_the_same(labelled):
 def test_weights_and_licences_need_their_data_set(tmp_path):
     given = dict(
         base=None, dictionary=None, work=None, model=None, steps=1, step_tokens=1, rank=1, version="1", device="cpu",
-        seed=0,
+        seed=0, focus=2,
     )  # fmt: skip
     assert ReaderRun.of(tmp_path, weights=["a=2.5"], licences=["a=MIT"], **given).weights == {"a": 2.5}
     for weights, licences in ((["a"], []), (["a=x"], []), ([], ["a"])):
