@@ -24,6 +24,7 @@ from torch import Tensor
 
 from groundwire.adapter import Adapter
 from groundwire.additive import Shapes
+from groundwire.binding import BindingHead
 from groundwire.calibration import log_odds, prevalence_shift, sigmoid
 from groundwire.engines.base import Engine
 from groundwire.errors import ArtifactError
@@ -34,8 +35,8 @@ from groundwire.spans import SpanRule
 from groundwire.types import Term
 from groundwire.unlike import Unlike
 
-FORMAT_VERSION = 3
-READABLE = (2, 3)  # 2 had neither sentence ends nor a checking reader
+FORMAT_VERSION = 4
+READABLE = (2, 3, FORMAT_VERSION)  # 2 had no checking reader, 3 no binding terms
 CHECKING = "checking"  # the folder of the checking reader's artifact
 PROBE_TEXT = "The passages say that the tower was finished in 1889, and that it is 330 metres tall."
 SHAPES, UNLIKE = ("cuts", "values", "slopes"), ("mean", "projection", "quantiles")  # names of their tensors
@@ -62,12 +63,12 @@ class Artifact:
     """Everything a `Detector` needs besides the engine.
 
     model: id of the base model. fingerprint: hashes of what it was trained with. terms: those of the scorer's encoder,
-    then those of `grounding`. thresholds: score by target. prevalence: share of unfaithful answers that the calibration
-    assumes. grounding: terms of the response's text, or None. unlike: what tells how far an answer lies from the
-    training data, or None. adapter: active on the answer's tokens while they are read, or None. focus: how many passage
-    sentences each sentence of the answer is read with; 0 for the whole prompt. checking: the artifact of the checking
-    reader, or None. about: dictionary, training data with licences, figures; for the card and for people, never read by
-    the code that scores.
+    then those of `binding` and of `grounding`. thresholds: score by target. prevalence: share of unfaithful answers
+    that the calibration assumes. grounding, binding: terms of the texts, by response and by sentence, or None. unlike:
+    what tells how far an answer lies from the training data, or None. adapter: active on the answer's tokens while they
+    are read, or None. focus: how many passage sentences each sentence of the answer is read with; 0 for the whole
+    prompt. checking: the artifact of the checking reader, or None. about: dictionary, training data with licences,
+    figures; for the card and for people, never read by the code that scores.
     Raises ArtifactError where the parts' numbers of terms differ, saying which.
     """
 
@@ -83,6 +84,7 @@ class Artifact:
     spans: SpanRule
     probe: Probe
     grounding: GroundingHead | None = None
+    binding: BindingHead | None = None
     unlike: Unlike | None = None
     adapter: Adapter | None = None
     focus: int = 0
@@ -92,7 +94,8 @@ class Artifact:
     card: str = ""
 
     def __post_init__(self) -> None:
-        encoder, names = self.scorer.encoder, self.grounding.names if self.grounding else ()
+        encoder = self.scorer.encoder
+        names = [name for head in (self.binding, self.grounding) if head for name in head.names]
         by_token = [term for term in self.terms if term.kind != "grounding"]
         numbers = {
             "token terms": len(by_token),
@@ -102,6 +105,12 @@ class Artifact:
         }
         if self.scorer.end_shapes is not None:
             numbers["shapes of sentence ends"] = self.scorer.end_shapes.terms
+        if self.binding is not None and self.scorer.end_shapes is None:
+            raise ArtifactError(
+                "binding terms without sentence ends",
+                expected="a checking reader, which judges by sentences",
+                remedy="restore the folder as `groundwire train reader` wrote it",
+            )
         if self.scorer.end_shapes is not None and self.adapter is None:
             raise ArtifactError(
                 "sentence ends without an adapter",
@@ -109,7 +118,7 @@ class Artifact:
                 remedy="restore the folder as `groundwire train reader` wrote it",
             )
         _check_equal(numbers | ({"training means": self.unlike.terms} if self.unlike else {}))
-        _check_equal({"grounding terms": len(self.terms) - len(by_token), "grounding names": len(names)})
+        _check_equal({"terms of the texts": len(self.terms) - len(by_token), "their names": len(names)})
         _check_equal({"encoder columns": encoder.weight.shape[1], "probe dimensions": self.probe.row.shape[0]})
         if list(self.terms[: len(by_token)]) != by_token:
             raise ArtifactError(
@@ -139,6 +148,7 @@ class Artifact:
             "prevalence": self.prevalence,
             "terms": [asdict(term) for term in self.terms],
             "grounding": list(self.grounding.names) if self.grounding else None,
+            "binding": list(self.binding.names) if self.binding else None,
             "unlike": {"flag_above": self.unlike.flag_above} if self.unlike else None,
             "ends": scorer.end_shapes is not None,
             "adapter": self.adapter is not None,
@@ -153,6 +163,7 @@ class Artifact:
             **_parts("probe", self.probe, ("ids", "row")),
             **(_parts("ends", scorer.end_shapes, SHAPES) if scorer.end_shapes else {}),
             **(_parts("grounding", self.grounding.shapes, SHAPES) if self.grounding else {}),
+            **(_parts("binding", self.binding.shapes, SHAPES) if self.binding else {}),
             **(_parts("unlike", self.unlike, UNLIKE) if self.unlike else {}),
         }
         if encoder.threshold is not None:
@@ -191,6 +202,8 @@ class Artifact:
             )
         if version == 2:
             config |= {"ends": False, "adapter": False, "focus": 0, CHECKING: False}
+        if version <= 3:
+            config["binding"] = None
         try:
             adapter = Adapter.from_pretrained(folder) if config["adapter"] else None
             checking = cls.from_pretrained(folder / CHECKING) if config[CHECKING] else None
@@ -242,8 +255,9 @@ class Artifact:
             token_smoothing=config["token_smoothing"],
             end_shapes=Shapes(*(tensors[f"ends.{name}"] for name in SHAPES)) if config["ends"] else None,
         )
-        names, unlike = config["grounding"], config["unlike"]
+        names, bound, unlike = config["grounding"], config["binding"], config["unlike"]
         shapes = Shapes(*(tensors[f"grounding.{name}"] for name in SHAPES)) if names else None
+        by_sentence = Shapes(*(tensors[f"binding.{name}"] for name in SHAPES)) if bound else None
         return cls(
             id=config["id"],
             version=config["version"],
@@ -257,6 +271,7 @@ class Artifact:
             spans=_made(SpanRule, config["spans"]),
             probe=Probe(tensors["probe.ids"], tensors["probe.row"]),
             grounding=GroundingHead(tuple(names), shapes) if shapes else None,
+            binding=BindingHead(tuple(bound), by_sentence) if by_sentence else None,
             unlike=_made(Unlike, {name: tensors[f"unlike.{name}"] for name in UNLIKE} | unlike) if unlike else None,
             adapter=adapter,
             focus=_sentences(config["focus"]),

@@ -226,7 +226,9 @@ class Detector:
         ]
         head, unlike = self.artifact.grounding, self.artifact.unlike
         if self.artifact.scorer.end_shapes is not None:
-            readout = self.artifact.scorer.by_sentence(readout, sentence_ends(text, tokens))
+            ends, binding = sentence_ends(text, tokens), self.artifact.binding
+            more = binding.read(source.binding, text, tokens, ends) if binding else None
+            readout = self.artifact.scorer.by_sentence(readout, ends, more)
         grounding = head.contributions(source.grounding.measure(text)).tolist() if head else []
         logit = readout.logit + sum(grounding)
         spans = find_spans(text, scores, self.artifact.spans)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from groundwire.errors import InputError
@@ -24,7 +24,7 @@ FUZZY = 0.5  # least overlap of character trigrams for two spellings to be one w
 CONTEXT = 800  # code points of the response looked at on either side of a span
 FULL = 14  # words of the query, the heaviest, that similarity is a share of: a long span is not far for being long
 
-_STOP = frozenset(
+STOP_WORDS = frozenset(
     words(
         "a about above after again against all also although am an and any are as at be because been before being below"
         " between both but by can could did do does doing down during each etc few for from further had has have having"
@@ -73,15 +73,13 @@ class EvidenceIndex:
         postings: defaultdict[str, list[int]] = defaultdict(list)  # word to the positions of the sentences that hold it
         lengths: list[int] = []
         for position, passage in enumerate(self._passages):
-            number, asked = position + 1, False
-            for start, end, found in sentences(passage.text):
-                for key in set(found) - _STOP:
+            number = position + 1
+            for (start, end, found), asking in sentences_asking(passage.text):
+                for key in set(found) - STOP_WORDS:
                     postings[key].append(len(self._pieces))
                 if label := _NUMBERED.search(passage.text, max(0, start - 20), start):
                     number = int(label[1])
-                line = passage.text[start:end]
-                asks = passage.id is None and (asked or _ASKS.match(line) is not None)
-                asked = asks and line.lower().endswith("question:")  # then the next line is the question
+                asks = passage.id is None and asking
                 self._pieces.append(Piece(position, start, end, number, asks, ASKING if asks else 1.0))
                 lengths.append(len(found))
         mean = sum(lengths) / max(len(lengths), 1)
@@ -110,13 +108,13 @@ class EvidenceIndex:
         scores, total = self._near(response, start, end)
         if not scores or (highest := max(scores.values())) < THRESHOLD * total:
             return None
-        nearest = min((i for i, score in scores.items() if score == highest), key=lambda i: (self._text(i), i))
+        nearest = min((i for i, score in scores.items() if score == highest), key=lambda i: (self.text(i), i))
         piece = self._pieces[nearest]
         return {
             "passage_id": self._passages[piece.passage].id,
             "start": piece.start,
             "end": piece.end,
-            "text": self._text(nearest),
+            "text": self.text(nearest),
             "similarity": round(min(highest / total, 1.0), 4),
         }
 
@@ -147,22 +145,23 @@ class EvidenceIndex:
         scores: dict[int, float] = {}
         for key, weight in query.items():
             known = self._spelt(key)
-            masses.append(weight * max((self._idf(k) for k, _ in known), default=self._idf(key)))
+            masses.append(weight * max((self.idf(k) for k, _ in known), default=self.idf(key)))
             best: dict[int, float] = {}
             for k, likeness in known:
-                mass = weight * self._idf(k) * likeness
+                mass = weight * self.idf(k) * likeness
                 for i in self._postings[k]:
                     best[i] = max(best.get(i, 0.0), mass)
             for i, mass in best.items():
                 scores[i] = scores.get(i, 0.0) + mass
         return scores, math.fsum(sorted(masses)[-FULL:])
 
-    def _idf(self, key: str) -> float:
+    def idf(self, key: str) -> float:
         """Inverse document frequency over sentences (BM25's, with + 1 as in Lucene, so that it is positive)."""
         found = len(self._postings.get(key, ()))
         return math.log(1 + (len(self._pieces) - found + 0.5) / (found + 0.5))
 
-    def _text(self, i: int) -> str:
+    def text(self, i: int) -> str:
+        """Of sentence number `i`."""
         piece = self._pieces[i]
         return self._passages[piece.passage].text[piece.start : piece.end]
 
@@ -177,6 +176,16 @@ class EvidenceIndex:
                 shared[other] = shared.get(other, 0) + 1
         alike = ((other, 2 * n / (len(grams) + len(_trigrams(other)))) for other, n in shared.items() if n > 1)
         return sorted((pair for pair in alike if pair[1] >= FUZZY), key=lambda pair: (-pair[1], pair[0]))[:3]
+
+
+def sentences_asking(text: str) -> Iterator[tuple[Sentence, bool]]:
+    """The sentences of a text, and whether each only asks or instructs."""
+    asked = False
+    for sentence in sentences(text):
+        line = text[sentence.start : sentence.end]
+        asks = asked or _ASKS.match(line) is not None
+        asked = asks and line.lower().endswith("question:")  # then the next line is the question
+        yield sentence, asks
 
 
 def find_evidence(response: str, span_start: int, span_end: int, passages: Sequence[Passage]) -> dict[str, Any] | None:
@@ -195,9 +204,9 @@ def _query(response: str, start: int, end: int, near: Sequence[Sentence]) -> dic
         left = words(response, sentence.start, max(sentence.start, start))
         right = words(response, min(sentence.end, end), sentence.end)
         for side in (left[::-1], right):
-            for i, word in enumerate(w for w in side if w not in _STOP):
+            for i, word in enumerate(w for w in side if w not in STOP_WORDS):
                 weights[word] = max(weights.get(word, 0.0), SENTENCE + (1 - SENTENCE) * math.exp(-i / REACH))
-    return {key: weight for key, weight in weights.items() if key not in _STOP}
+    return {key: weight for key, weight in weights.items() if key not in STOP_WORDS}
 
 
 def _cited(response: str, start: int, end: int, near: Sequence[Sentence]) -> set[int]:

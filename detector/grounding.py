@@ -14,9 +14,10 @@ from __future__ import annotations
 import math
 import re
 from bisect import bisect_left
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
+from typing import ClassVar
 
 from jaxtyping import Float
 from torch import Tensor, tensor
@@ -189,19 +190,21 @@ class GroundingHead:
     Raises ArtifactError on a name this version does not measure, a name given twice, and another number of shapes.
     """
 
+    known: ClassVar[Mapping[str, str]] = GROUNDING_TERMS
+
     names: tuple[str, ...]
     shapes: Shapes
 
     def __post_init__(self) -> None:
-        if unknown := [name for name in self.names if name not in GROUNDING_TERMS]:
+        if unknown := [name for name in self.names if name not in self.known]:
             raise ArtifactError(
-                f"grounding terms {unknown}",
-                expected=f"some of {', '.join(GROUNDING_TERMS)}",
+                f"terms {unknown}",
+                expected=f"some of {', '.join(self.known)}",
                 remedy="install a newer version of groundwire, as the detector was written with one",
             )
         if len(set(self.names)) != len(self.names) or self.shapes.terms != len(self.names):
             raise ArtifactError(
-                f"{self.shapes.terms} shapes for the grounding terms {list(self.names)}",
+                f"{self.shapes.terms} shapes for the terms {list(self.names)}",
                 expected="one for each term, no term twice",
                 remedy="restore the artifact as it was written",
             )
@@ -209,7 +212,7 @@ class GroundingHead:
     @property
     def terms(self) -> tuple[Term, ...]:
         """The terms, named for people."""
-        return tuple(Term("grounding", GROUNDING_TERMS[name]) for name in self.names)
+        return tuple(Term("grounding", self.known[name]) for name in self.names)
 
     def contributions(self, measured: dict[str, float]) -> Float[Tensor, " terms"]:
         """Log-odds that each term adds to the response's logit, float64."""

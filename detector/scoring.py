@@ -55,6 +55,14 @@ class Pooling:
             )
 
 
+@dataclass(frozen=True)
+class Sentencewise:
+    """Terms of the texts by sentence: `[sentences, terms]` log-odds, float64, and the row each points at, or -1."""
+
+    contributions: Float[Tensor, "sentences terms"]
+    rows: Int[Tensor, "sentences terms"]
+
+
 @dataclass
 class State:
     """What is known of each response so far, one slot (first axis) each. All sums are float64."""
@@ -335,12 +343,13 @@ class Scorer:
             finite=bool(state.finite[slot]),
         )
 
-    def by_sentence(self, readout: Readout, ends: Sequence[int]) -> Readout:
+    def by_sentence(self, readout: Readout, ends: Sequence[int], more: Sentencewise | None = None) -> Readout:
         """The readout of a whole response by its worst sentence, the first of equals.
 
         A sentence's log-odds are what the end shapes give at its last token, and the best full window of tokens within
-        it (all of them where they are fewer), weighted as the pooling says.
-        ends: the last row of each sentence, ascending, at least one. Raises CaptureError where the readout holds no
+        it (all of them where they are fewer), weighted as the pooling says, and those of `more`.
+        ends: the last row of each sentence, ascending, at least one. more: terms of the texts, by sentence; they stand
+        behind the encoder's in what is returned. Raises CaptureError where the readout holds no
         features, or not those rows.
         """
         features = readout.features
@@ -358,16 +367,22 @@ class Scorer:
         ]
         best = torch.stack([by_token[low:high].mean(0) for low, high in windows])
         sentences = (at_end + weight * best).sum(1)
+        if more is not None:
+            sentences = sentences + more.contributions.sum(1)
         worst = int(sentences.argmax())
         low, high = windows[worst]
         ended, spoken = at_end[worst], weight * best[worst]
         contributions = ended + spoken
         peaks = low + (by_token[low:high] * contributions.sign()).argmax(0)
+        peaks = torch.where(ended.abs() > spoken.abs(), ends[worst], peaks)
+        if more is not None:
+            contributions = torch.cat([contributions, more.contributions[worst]])
+            peaks = torch.cat([peaks, more.rows[worst]])
         return replace(
             readout,
             logit=self.intercept + float(contributions.sum()),
             contributions=contributions,
-            peaks=torch.where(ended.abs() > spoken.abs(), ends[worst], peaks),
+            peaks=peaks,
             sentences=self.intercept + sentences,
         )
 

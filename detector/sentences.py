@@ -83,6 +83,12 @@ def words(text: str, start: int = 0, end: int | None = None) -> list[str]:
     return list(map(_reduced, _WORD.findall(text, start, len(text) if end is None else end)))
 
 
+def spelt(text: str, start: int, end: int) -> Iterator[tuple[int, int, str]]:
+    """The words of `text[start:end]` with their code points `[start, end)` of `text`, reduced as by `words`."""
+    for found in _WORD.finditer(text, start, end):
+        yield found.start(), found.end(), _reduced(found[0])
+
+
 def _closes(text: str, start: int, mark: re.Match[str]) -> bool:
     """Whether a mark that may end the sentence begun at `start` does."""
     if mark[0][0] in "\n。！？" or not text[mark.end() : mark.end() + 1].isspace():

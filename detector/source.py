@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
+from groundwire.binding import Binding
 from groundwire.evidence import EvidenceIndex
 from groundwire.grounding import Grounding
 from groundwire.prompts import prompt_text
@@ -38,6 +39,10 @@ class Source:
     @cached_property
     def evidence(self) -> EvidenceIndex:
         return EvidenceIndex(self.passages)
+
+    @cached_property
+    def binding(self) -> Binding:
+        return Binding(self.evidence, self.prompt)
 
 
 def _of_messages(messages: Sequence[Message]) -> tuple[Passage, ...]:

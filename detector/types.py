@@ -123,7 +123,7 @@ class Readout:
 
     rows: number of response tokens folded.
     logit: the response logit; equals `intercept + sum(contributions)`.
-    contributions: `[terms]` log-odds per term.
+    contributions: `[terms]` log-odds per term; by sentence, terms of its text stand behind the encoder's.
     peaks: `[terms]` row in which each term counted most, -1 where none: that of its maximum (pooling "max"), or the one
         of the best window that pulled furthest in the direction of its contribution (pooling "window").
     token_logits: `[rows]` log-odds that each token lies in an unfaithful span, by the same additive model.
@@ -149,7 +149,7 @@ class Readout:
 
 Kind = Literal[
     "latent",  # of a sparse autoencoder, by token
-    "grounding",  # of the texts alone, by response
+    "grounding",  # of the texts alone, by response or by sentence
     "residual",  # a direction of the residual stream, by token
 ]
 KINDS: tuple[Kind, ...] = get_args(Kind)
@@ -166,7 +166,7 @@ class Term:
 
 @dataclass(frozen=True)
 class Contribution:
-    """What one term added to the logit (log-odds), and the token at which it peaked; None for a grounding term."""
+    """What one term added to the logit (log-odds), and the token at which it peaked; None where it has no place."""
 
     term: Term
     contribution: float

@@ -5,13 +5,14 @@ So each reading `w x + b` is regressed on the chosen latents' pre-activations (r
 from), and one residual direction holds the rest: latents and direction sum to the reading itself, but for rows beyond
 the outermost of those seen. What share of the reading the latents explain is reported.
 
-Then a response model weighs the worst sentence's end, its best window and the grounding terms of the texts.
+Then a response model weighs the worst sentence's end, its best window and the terms of the texts.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,14 +20,19 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from groundwire.additive import Shapes
+from groundwire.binding import BINDING_TERMS, BindingHead, bounds
+from groundwire.prompts import tokenize_response
 from groundwire.sae import Dictionary, SparseEncoder
+from groundwire.sentences import sentence_ends
 from groundwire.training.checking import Readings
+from groundwire.training.data import LabelledExample
 from groundwire.training.head import KNOTS, best_window
 from groundwire.training.lessons import Taught
-from groundwire.training.response import ResponseModel, fit_response
+from groundwire.training.response import ResponseModel, fit_response, with_sources
 from groundwire.training.rows import TokenRows
 
 WINDOW = 8
+BINDING = tuple(BINDING_TERMS)
 RIDGE = 30.0  # on standardised pre-activations, in rows: latents that fire alike share their weight
 ROUNDS = 4  # of choosing the worst sentence and weighing ends against windows
 DIRECTIONS = (
@@ -129,15 +135,18 @@ def _distilled(latents: SparseEncoder, weight: Tensor, bias: float, rows: TokenR
 @dataclass(frozen=True)
 class Sentences:
     """The sentences of many answers: `[sentences]` log-odds at their ends and mean of their best windows, both without
-    the head's constants; those of answer i are `offsets[i]:offsets[i + 1]`."""
+    the head's constants; `[sentences, BINDING]` gaps. Those of answer i are `offsets[i]:offsets[i + 1]`."""
 
     ends: Float[np.ndarray, " sentences"]
     windows: Float[np.ndarray, " sentences"]
+    gaps: Float[np.ndarray, "sentences terms"]
     offsets: Int[np.ndarray, " answers_and_one"]
 
     @classmethod
-    def of(cls, head: CheckingHead, rows: TokenRows, answers: Sequence[Taught]) -> Sentences:
-        """As the head reads them."""
+    def of(
+        cls, head: CheckingHead, rows: TokenRows, answers: Sequence[Taught], gaps: Float[np.ndarray, "sentences terms"]
+    ) -> Sentences:
+        """As the head reads them. gaps: as `binding_gaps` finds them."""
         tokens = head.sums(rows.rows, head.tokens)
         at = np.concatenate([a.ends + start for a, start in zip(answers, rows.offsets, strict=False)])
         ends, windows = head.sums(rows.rows[at], head.ends), []
@@ -148,25 +157,36 @@ class Sentences:
                 begin, length = best_window(own, WINDOW)
                 windows.append(own[begin : begin + length].mean())
                 first = int(last) + 1
-        return cls(ends, np.array(windows), np.r_[0, np.cumsum([len(a.ends) for a in answers])])
+        return cls(ends, np.array(windows), gaps, np.r_[0, np.cumsum([len(a.ends) for a in answers])])
 
-    def worst(self, end_weight: float, window_weight: float) -> Int[np.ndarray, " answers"]:
-        """The number of each answer's worst sentence, the first of equals."""
-        logits = end_weight * self.ends + window_weight * self.windows
+    def worst(self, end_weight: float, window_weight: float, slopes: Sequence[float]) -> Int[np.ndarray, " answers"]:
+        """The number of each answer's worst sentence, the first of equals. slopes: of the gaps."""
+        logits = end_weight * self.ends + window_weight * self.windows + self.gaps @ np.asarray(slopes)
         return np.array([a + int(logits[a:b].argmax()) for a, b in zip(self.offsets, self.offsets[1:], strict=False)])
 
 
 @dataclass(frozen=True)
 class SentenceModel:
-    """`end_weight * end + window_weight * window + grounding` of the worst sentence is a log-odds up to calibration."""
+    """`end_weight * end + window_weight * window + slopes @ gaps + grounding` of the worst sentence is a log-odds up to
+    calibration."""
 
     end_weight: float
     window_weight: float
+    slopes: tuple[float, ...]
     response: ResponseModel
 
+    def binding(self) -> BindingHead | None:
+        """The gaps that count, as an artifact holds them; None where none does."""
+        kept = [(name, slope) for name, slope in zip(BINDING, self.slopes, strict=True) if slope > 0]
+        if not kept:
+            return None
+        shapes = Shapes.piecewise_linear([np.array([0.0, 1.0])] * len(kept), [np.array([0.0, s]) for _, s in kept])
+        return BindingHead(tuple(name for name, _ in kept), shapes)
+
     def logits(self, sentences: Sentences, measured: Sequence[dict[str, float]]) -> Float[np.ndarray, " answers"]:
-        at = sentences.worst(self.end_weight, self.window_weight)
+        at = sentences.worst(self.end_weight, self.window_weight, self.slopes)
         own = self.end_weight * sentences.ends[at] + self.window_weight * sentences.windows[at]
+        own = own + sentences.gaps[at] @ np.asarray(self.slopes)
         grounding = self.response.grounding
         extra = [float(grounding.contributions(m).sum()) for m in measured] if grounding else 0.0
         return own + np.asarray(extra)
@@ -179,11 +199,27 @@ def fit_sentences(
     datasets: np.ndarray,
     names: Sequence[str],
 ) -> SentenceModel:
-    """Weigh ends, windows and grounding terms; the worst sentence is chosen anew by the weights of each round."""
-    end_weight, window_weight = 1.0, 0.0
+    """Weigh ends, windows, gaps and grounding terms; each round chooses the worst sentence anew, by its weights."""
+    end_weight, window_weight, slopes = 1.0, 0.0, (0.0,) * len(BINDING)
     for _ in range(ROUNDS):
-        at = sentences.worst(end_weight, window_weight)
-        extra = [{**m, "window": w} for m, w in zip(measured, sentences.windows[at], strict=True)]
-        response = fit_response(sentences.ends[at], extra, labels, datasets, names, also=("window",))
+        at = sentences.worst(end_weight, window_weight, slopes)
+        own = (
+            {"window": w, **dict(zip(BINDING, g, strict=True))}
+            for w, g in zip(sentences.windows[at].tolist(), sentences.gaps[at].tolist(), strict=True)
+        )
+        extra = [{**m, **o} for m, o in zip(measured, own, strict=True)]
+        response = fit_response(sentences.ends[at], extra, labels, datasets, names, also=("window", *BINDING))
         end_weight, window_weight = response.window_weight, response.also["window"]
-    return SentenceModel(end_weight, window_weight, response)
+        slopes = tuple(response.also[name] for name in BINDING)
+    return SentenceModel(end_weight, window_weight, slopes, response)
+
+
+def binding_gaps(tokenizer: Any, examples: Sequence[LabelledExample]) -> Float[np.ndarray, "sentences terms"]:
+    """Of every sentence of the answers, in order: how far its most misplaced slot is, by term; 0 without one."""
+    found = []
+    for example, source in with_sources(examples):
+        tokens = tokenize_response(tokenizer, example.response)
+        places = bounds(tokens, sentence_ends(example.response, tokens))
+        for each in source.binding.measure(example.response, places):
+            found.append([each[name].gap if name in each else 0.0 for name in BINDING])
+    return np.array(found).reshape(-1, len(BINDING))

@@ -29,11 +29,13 @@ from groundwire.training.calibrate import Calibrated, calibrate
 from groundwire.training.card import render_card
 from groundwire.training.checking import Checking, CheckingOptions, train_checking
 from groundwire.training.checking_head import (
+    BINDING,
     DIRECTIONS,
     WINDOW,
     CheckingHead,
     SentenceModel,
     Sentences,
+    binding_gaps,
     distil,
     fit_sentences,
 )
@@ -48,7 +50,7 @@ from groundwire.training.run import licences_of
 from groundwire.training.tokens import TokenCalibration, calibrate_tokens
 from groundwire.types import Term
 
-GROUNDING = ("strange_numbers", "soft_absent_words", "absent_bigrams")
+GROUNDING = ("strange_numbers", "absent_share")  # best with a data set left out (benchmarks/results/search.json)
 SMOOTHINGS = (0, 1, 2, 4)
 LIMITS = (
     "It errs: the figures above are what to expect on answers like those it was trained on; elsewhere expect less, and "
@@ -190,12 +192,12 @@ def checking_artifact(
     ends = np.concatenate([a.ends + start for a, start in zip(answers, rows.offsets, strict=False)])
     ids = [term.feature_id for term in base.terms if term.kind == "latent" and term.feature_id is not None]
     head = distil(dictionary, ids, checking.readings, rows, ends)
-    sentences = Sentences.of(head, rows, answers)
+    sentences = Sentences.of(head, rows, answers, binding_gaps(engine.tokenizer, ordered))
     labels, sets = np.array([e.label for e in ordered]), np.array([e.dataset for e in ordered])
     measured = measure(ordered)
     model = fit_sentences(sentences, measured, labels, sets, GROUNDING)
     logits = model.logits(sentences, measured)
-    alone = sentences.ends[sentences.worst(1.0, 0.0)]  # the adapter's own logit
+    alone = sentences.ends[sentences.worst(1.0, 0.0, [0.0] * len(BINDING))]  # the adapter's own logit
     glass = {}
     for name in by_set(ordered):
         own = sets == name
@@ -276,6 +278,7 @@ def _packed(
     scale = calibrated.scale
     end_weight, window_weight = scale * model.end_weight, scale * model.window_weight
     grounding = model.response.grounding.scaled(scale) if model.response.grounding else None
+    binding = head_of.scaled(scale) if (head_of := model.binding()) else None
     names = {term.feature_id: term for term in base.terms if term.kind == "latent"}
     return Artifact(
         id=base.id,
@@ -294,9 +297,11 @@ def _packed(
             end_shapes=head.ends.scaled(end_weight),
         ),
         grounding=grounding,
+        binding=binding,
         terms=(
             *(names[i] for i in head.feature_ids),
             *(Term("residual", name) for name in DIRECTIONS),
+            *(binding.terms if binding else ()),
             *(grounding.terms if grounding else ()),
         ),
         thresholds=calibrated.thresholds,
@@ -311,6 +316,7 @@ def _packed(
             "weights": {
                 "end": model.end_weight,
                 "window": model.window_weight,
+                "binding": dict(zip(BINDING, model.slopes, strict=True)),
                 "grounding": list(grounding.names) if grounding else [],
             },
             "calibration": {

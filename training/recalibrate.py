@@ -44,6 +44,7 @@ def recalibrated(artifact: Artifact, calibrated: Calibrated, entry: Mapping[str,
             end_shapes=scorer.end_shapes.scaled(scale) if scorer.end_shapes else None,
         ),
         grounding=artifact.grounding.scaled(scale) if artifact.grounding else None,
+        binding=artifact.binding.scaled(scale) if artifact.binding else None,
         thresholds=calibrated.thresholds,
         prevalence=calibrated.prevalence,
         about={

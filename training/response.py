@@ -7,7 +7,7 @@ so do the labels within one: each set has an intercept of its own while fitting,
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -16,7 +16,8 @@ from scipy.optimize import minimize
 from scipy.special import expit
 
 from groundwire.additive import Shapes
-from groundwire.grounding import Grounding, GroundingHead
+from groundwire.grounding import GroundingHead
+from groundwire.source import Source
 from groundwire.training.data import LabelledExample
 
 # Chosen for telling the same story on every data set tried (benchmarks/results/search.json).
@@ -43,13 +44,16 @@ class ResponseModel:
 
 def measure(examples: Sequence[LabelledExample]) -> list[dict[str, float]]:
     """Grounding terms of every answer; answers to one prompt share its index."""
-    indexes: dict[str, Grounding] = {}
-    found = []
+    return [source.grounding.measure(example.response) for example, source in with_sources(examples)]
+
+
+def with_sources(examples: Iterable[LabelledExample]) -> Iterator[tuple[LabelledExample, Source]]:
+    """Each example with its source; answers to one prompt, which stand together, share it and its indexes."""
+    last: Source | None = None
     for example in examples:
-        if example.prompt not in indexes:
-            indexes = {example.prompt: Grounding(example.prompt)}  # answers to one prompt stand together
-        found.append(indexes[example.prompt].measure(example.response))
-    return found
+        source = Source.of(example)
+        last = last if last == source else source
+        yield example, last
 
 
 def fit_response(

@@ -12,10 +12,11 @@ import torch
 
 from groundwire.additive import Shapes
 from groundwire.artifact import Artifact
+from groundwire.binding import BINDING_TERMS
 from groundwire.types import Term
 
 Direction = Literal["raises", "lowers", "mixed", "flat"]
-SHARES = ("best_window_soft", "absent_share")  # grounding terms that are no ln(1 + number)
+SHARES = ("best_window_soft", "absent_share", *BINDING_TERMS)  # terms of the texts that are no ln(1 + number)
 BEYOND = 0.12  # how much of the range between the outer knots is shown outside them
 MOSTLY = 0.5  # of a shape's height, by which its right end must differ from its left for a direction
 FLAT = 1e-9  # of the largest contribution: a smaller change is rounding
@@ -78,7 +79,7 @@ def token_weight(artifact: Artifact) -> float:
 
 def effects(artifact: Artifact) -> list[Effect]:
     """All terms, those that can move an answer most first."""
-    scorer, grounding = artifact.scorer, artifact.grounding
+    scorer = artifact.scorer
     encoder = scorer.encoder
     axis = "pre-activation" if encoder.threshold is None and not encoder.rectify else "activation"
     if scorer.pooling.kind == "max":
@@ -89,12 +90,16 @@ def effects(artifact: Artifact) -> list[Effect]:
         Effect(term, *curve, axis=axis if term.kind == "latent" else "place along the direction", mean=mean)
         for term, curve, mean in zip(artifact.terms[: scorer.terms], curves, means, strict=True)
     ]
-    if grounding:
-        curves = _curves(grounding.shapes, 1.0, floor=0.0)
-        for term, name, curve in zip(artifact.terms[scorer.terms :], grounding.names, curves, strict=True):
+    at = scorer.terms
+    for head in (artifact.binding, artifact.grounding):
+        if head is None:
+            continue
+        curves = _curves(head.shapes, 1.0, floor=0.0)
+        for term, name, curve in zip(artifact.terms[at : at + len(curves)], head.names, curves, strict=True):
             counted = name not in SHARES
             axis = "how many, spaced as ln(1 + n)" if counted else "how much"
             found.append(Effect(term, *curve, axis=axis, counted=counted))
+        at += len(curves)
     return sorted(found, key=lambda effect: -effect.largest)
 
 

@@ -17,7 +17,7 @@ from groundwire.additive import Shapes
 from groundwire.calibration import sigmoid
 from groundwire.errors import ArtifactError, CaptureError
 from groundwire.sae import SparseEncoder
-from groundwire.scoring import Pooling, Scorer
+from groundwire.scoring import Pooling, Scorer, Sentencewise
 from groundwire.types import Readout
 
 KNOTS = 4
@@ -160,6 +160,16 @@ def test_of_equal_sentences_the_first_is_the_worst():
 def test_it_scores_alike_elsewhere():
     rows = [[0.5, 0.25], [2.0, -1.0], [0.0, 3.0]]
     assert read(rows, [0, 2], example().to("cpu")).logit == read(rows, [0, 2]).logit
+
+
+def test_terms_of_the_texts_choose_the_worst_sentence_and_stand_behind_the_others():
+    whole = read([[1.0, 0.0], [-1.0, 0.0]] * 2, [1, 3])
+    more = Sentencewise(torch.tensor([[0.0, 0.0], [0.5, 0.25]]).double(), torch.tensor([[-1, -1], [2, 3]]))
+    found = example().by_sentence(whole, [1, 3], more)
+    assert (found.sentences - whole.sentences).tolist() == pytest.approx([0.0, 0.75])
+    assert found.contributions.tolist()[-2:] == [0.5, 0.25]
+    assert found.peaks.tolist()[-2:] == [2, 3]
+    assert -1.0 + float(found.contributions.sum()) == pytest.approx(found.logit) == pytest.approx(found.sentences.max())
 
 
 # -- what is refused ----------------------------------------------------------------------------------------------

@@ -91,9 +91,9 @@ def test_a_folder_of_version_2_is_read(engine: TransformersEngine, tmp_path: Pat
     new = Artifact.from_pretrained(tmp_path)
 
     def older(config: dict[str, Any]) -> None:
-        assert config["format_version"] == FORMAT_VERSION == 3
+        assert config["format_version"] == FORMAT_VERSION == 4
         config["format_version"] = 2
-        for name in ("ends", "adapter", "focus", CHECKING):
+        for name in ("ends", "adapter", "focus", "binding", CHECKING):
             del config[name]
 
     edit(tmp_path, older)

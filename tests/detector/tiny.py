@@ -12,6 +12,7 @@ import torch
 from groundwire.adapter import Adapter
 from groundwire.additive import Shapes
 from groundwire.artifact import PROBE_TEXT, Artifact, Probe
+from groundwire.binding import BindingHead
 from groundwire.engines.reader import load_reader
 from groundwire.engines.transformers import TransformersEngine
 from groundwire.grounding import GroundingHead
@@ -85,8 +86,13 @@ def checking_artifact(engine: TransformersEngine) -> Artifact:
     artifact = grounded(random_artifact(engine, "window"))
     ends = artifact.scorer.shapes
     ends = Shapes(ends.cuts, ends.values.flip(0) * 1.5, ends.slopes.flip(0) * 1.5)
+    gaps = Shapes.piecewise_linear([np.array([0.0, 1.0])], [np.array([0.0, 5.0])])
+    binding = BindingHead(("misplaced_numbers",), gaps)
+    by_token = artifact.scorer.terms
     return replace(
         artifact,
+        binding=binding,
+        terms=(*artifact.terms[:by_token], *binding.terms, *artifact.terms[by_token:]),
         id="tiny-checking",
         scorer=replace(artifact.scorer, intercept=-0.4, end_shapes=ends),
         thresholds={"balanced_accuracy": 0.6, "recall": 0.35, "always": 0.0},

@@ -1,0 +1,146 @@
+"""Binding terms: a value that stands beside other words in the passages is found, what the passages say is not."""
+
+from __future__ import annotations
+
+import re
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from groundwire.additive import Shapes
+from groundwire.binding import BINDING_TERMS, SENTENCES, SLOTS, Binding, BindingHead, bounds
+from groundwire.errors import ArtifactError
+from groundwire.evidence import EvidenceIndex
+from groundwire.sentences import sentences
+from groundwire.types import Passage, Token
+
+PASSAGES = [
+    "Brenholt Tools. Revenue rose to 44.8 million euros. Operating profit fell to 4.6 million euros.",
+    "In February, Brenholt bought the hinge maker Castervik from Sundal Group for 7.5 million. Chief executive Ines "
+    "Falk said more was possible. Finance chief Tor Abel expects steel prices to ease.",
+]
+QUESTION = "Question: What does Tor Abel expect?"
+
+
+def index(passages: list[str] = PASSAGES, question: str = "") -> Binding:
+    return Binding(EvidenceIndex([Passage(text) for text in passages]), "\n\n".join([*passages, question]))
+
+
+def found(response: str, binding: Binding | None = None) -> list[dict[str, tuple[str, str]]]:
+    """Of each sentence, by term: what is misplaced, and what should stand there."""
+    places = [(each.start, each.end) for each in sentences(response)]
+    measured = (binding or index()).measure(response, places)
+    return [{name: (response[m.start : m.end], m.instead) for name, m in each.items()} for each in measured]
+
+
+@pytest.mark.parametrize(
+    ("response", "term", "misplaced"),
+    [
+        ("The revenue rose to 4.6 million.", "misplaced_numbers", ("4.6", "44.8")),
+        ("Brenholt paid 44.8 million for the hinge maker.", "misplaced_numbers", ("44.8", "7.5")),
+        ("The chief executive is Abel, who said more is possible.", "misplaced_names", ("Abel", "Ines Falk")),
+        ("Its finance chief Falk expects lower steel prices.", "misplaced_names", ("Falk", "Tor Abel")),
+    ],
+)
+def test_a_value_of_another_place_is_misplaced(response, term, misplaced):
+    (of_sentence,) = found(response)
+    assert of_sentence[term] == misplaced
+
+
+@pytest.mark.parametrize(
+    "response",
+    [
+        "Revenue rose to 44.8 million euros.",
+        "The profit fell to 4.6 million.",
+        "Brenholt paid 7.5 million for Castervik.",
+        "Tor Abel thinks that steel will be cheaper.",
+        "Revenue was 99 million.",  # absent, not misplaced
+        "",
+        "It is so.",
+    ],
+)
+def test_what_stands_where_the_passages_have_it_is_not(response):
+    assert not any(found(response))
+
+
+def test_each_sentence_has_its_own_and_says_where_the_other_value_stands():
+    response = "The profit fell to 4.6 million. Revenue rose to 4.6 million."
+    places = [(each.start, each.end) for each in sentences(response)]
+    good, bad = index().measure(response, places)
+    assert not good
+    slot = bad["misplaced_numbers"]
+    assert response[slot.start : slot.end] == "4.6"
+    assert slot.start > places[1][0]
+    assert PASSAGES[slot.passage][slot.at :].startswith(slot.instead)
+    assert 0 < slot.gap < 1
+
+
+def test_what_the_question_names_is_never_misplaced():
+    response = "Abel, the chief executive, said that more is possible."
+    assert found(response)[0]["misplaced_names"] == ("Abel", "Ines Falk")
+    assert not found(response, index(question=QUESTION))[0]
+
+
+def test_a_year_is_compared_with_years():
+    passages = ["The bridge was built in 1931 by 1642 workers. The tunnel was built in 1950."]
+    (of_sentence,) = found("The tunnel was built in 1931.", index(passages))
+    assert of_sentence == {"misplaced_numbers": ("1931", "1950")}
+    assert not found("The bridge was built in 1931.", index(passages))[0]
+
+
+WORDS = st.sampled_from(
+    ["Revenue", "profit", "44.8", "4.6", "1931", "Abel", "rose", "the", ".", "\n", "東京", "É", "'s"]
+)
+TEXTS = st.lists(WORDS, max_size=40).map(" ".join) | st.text(max_size=60)
+
+
+@settings(deadline=None)
+@given(st.lists(TEXTS, min_size=1, max_size=3), TEXTS)
+def test_a_gap_is_a_share_and_slots_lie_in_their_sentence(passages, response):
+    binding = index(passages)
+    places = [(each.start, each.end) for each in sentences(response)]
+    measured = binding.measure(response, places)
+    assert measured == index(passages).measure(response, places)
+    for (start, end), each in zip(places, measured, strict=True):
+        assert set(each) <= set(BINDING_TERMS)
+        for slot in each.values():
+            assert 0 < slot.gap < 1
+            assert start <= slot.start < slot.end <= end
+            assert passages[slot.passage][slot.at : slot.at + len(slot.instead)] == slot.instead
+
+
+def test_work_is_bounded_whatever_the_passages_hold(monkeypatch):
+    calls = []
+    support = Binding._support
+    monkeypatch.setattr(Binding, "_support", lambda self, *given: calls.append(1) or support(self, *given))
+    passage = " ".join(f"Name{i} paid {i} euros." for i in range(3000))
+    sentence = " ".join(f"Name{i} paid {i}" for i in range(20)) + "."
+    index([passage]).measure(sentence, [(0, len(sentence))])
+    assert 0 < len(calls) <= SLOTS * SENTENCES * 120  # words of a sentence bound its slots
+
+
+def head(*names: str, slope: float = 4.0) -> BindingHead:
+    knots, heights = np.array([0.0, 1.0]), np.array([0.0, slope])
+    return BindingHead(names, Shapes.piecewise_linear([knots] * len(names), [heights] * len(names)))
+
+
+def test_a_head_adds_by_sentence_and_points_at_the_token():
+    response = "The profit fell to 4.6 million. Revenue rose to 4.6 million."
+    words = list(re.finditer(r"\S+\s*", response))
+    tokens = [Token(i, word.start(), word.end()) for i, word in enumerate(words)]
+    ends = [5, 10]
+    assert bounds(tokens, ends) == [(0, 32), (32, len(response))]
+    read = head("misplaced_names", "misplaced_numbers").read(index(), response, tokens, ends)
+    (slot,) = index().measure(response, bounds(tokens, ends))[1].values()
+    assert read.contributions.tolist() == [[0, 0], [0, pytest.approx(4 * slot.gap)]]
+    assert read.rows.tolist() == [[-1, -1], [-1, 9]]
+    halved = head("misplaced_numbers").scaled(0.5).read(index(), response, tokens, ends)
+    assert float(halved.contributions[1, 0]) == pytest.approx(2 * slot.gap)
+
+
+def test_unknown_terms_are_refused():
+    with pytest.raises(ArtifactError, match=r"terms \['absent_words'\]"):
+        head("absent_words")
+    assert [term.name for term in head(*BINDING_TERMS).terms] == list(BINDING_TERMS.values())
