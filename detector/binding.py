@@ -1,59 +1,63 @@
-"""Binding terms: whether the numbers and names of a sentence stand where the passages put them. Texts alone.
+"""Binding terms: whether the quantities and names of a sentence stand where the passages put them. Texts alone.
 
     index = Binding(EvidenceIndex(passages), prompt)  # once for all answers
-    index.measure(response, [(0, 41), (42, 80)])  # of each sentence: {"misplaced_numbers": Misplaced(...), ...}
+    index.measure(response, [(0, 41), (42, 80)])  # of each sentence: {"misplaced_quantities": Fault(...), ...}
 
 A number that was swapped for another of the same passages is nowhere absent; it stands beside other words. So each
-number or name of a sentence is a slot: the words around it are looked up around every number (name) of the nearest
-passage sentences. Where one that the answer's sentence does not hold has more of them around it than the slot's own
-value has anywhere, the difference, as a share of all of them and less `MARGIN`, is how far the slot is misplaced.
+quantity or name of a sentence is a slot: the words around it are looked up around every quantity (of its dimension) and
+every name of the nearest passage sentences. Where another value has more of them around it than the slot's own has
+anywhere, the difference, as a share of all of them and less `MARGIN`, is how far the slot is misplaced. A quantity that
+is not there in any unit, and does not follow from those that are, is absent.
 """
 
 from __future__ import annotations
 
-from bisect import bisect_right
-from collections.abc import Sequence
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal
+from itertools import pairwise
 
 from torch import float64, tensor
 
-from groundwire.evidence import STOP_WORDS, EvidenceIndex, sentences_asking
+from groundwire.evidence import CITATION, STOP_WORDS, EvidenceIndex, sentences_asking
 from groundwire.grounding import GroundingHead
+from groundwire.quantities import Quantity, follows, quantities
 from groundwire.scoring import Sentencewise
 from groundwire.sentences import spelt
 from groundwire.types import Token
 
 BINDING_TERMS = {
-    "misplaced_numbers": "a number that the passages put beside other words",
+    "misplaced_quantities": "a quantity that the passages put beside other words",
+    "absent_quantities": "a quantity that the passages neither have in any unit nor lead to",
     "misplaced_names": "a name that the passages put beside other words",
+    "reversed_names": "two names in the other order than in the passages",
 }
-SENTENCES = 12  # of the passages, the nearest, in which slots are looked for
-SLOTS = 12  # of a sentence of the answer, the first
-# How fast a word counts less with its distance to the slot, in words: 1 / (1 + DISTANCE * words). Who acts often stands
-# at the other end of a sentence, so names take it as a whole.
-DISTANCE = {"number": 0.2, "year": 0.2, "name": 0.0}
+SENTENCES = 8  # of the passages, the nearest, in which slots are looked for
+SLOTS = 12  # of a sentence, the first
 MARGIN = 0.1  # of a gap, that means nothing: words lie a little nearer to one value or another in any text
 BESIDE = 0.15  # weight of a word that only stands in the sentence before or after
-
-Kind = Literal["number", "year", "name"]
+# How fast a word counts less with its distance to a quantity, in words: 1 / (1 + NEAR * words). Who acts often stands
+# at the other end of a sentence, so names take it as a whole.
+NEAR = 0.2
+ALONE = 0.2  # size of an absent quantity that no other of the passages could stand for
+FEW = 12  # a count up to this may be the answer's own: "the passages name three"
 
 
 @dataclass(frozen=True)
-class Misplaced:
-    """A number or name at code points `[start, end)` of a response. gap: how much better `instead` fits, in (0, 1).
+class Fault:
+    """What is wrong with the slot at code points `[start, end)` of a response. size: how much, in (0, 1].
 
-    instead: the passages' value that has more of the words around it. passage, at: which passage holds it, by number,
-    and from which code point.
+    instead: the passages' value that fits better, "" where none does. passage, at: which passage holds it, by number,
+    and from which code point; 0 where none does.
     """
 
     start: int
     end: int
-    gap: float
-    instead: str
-    passage: int
-    at: int
+    size: float
+    instead: str = ""
+    passage: int = 0
+    at: int = 0
 
 
 @dataclass(frozen=True)
@@ -72,12 +76,13 @@ class BindingHead(GroundingHead):
         tokens: those of `response`. ends: the last of each sentence, as `sentence_ends` gives them.
         """
         found = index.measure(response, bounds(tokens, ends))
-        gaps = [[each[name].gap if name in each else 0.0 for name in self.names] for each in found]
+        sizes = [[each[name].size if name in each else 0.0 for name in self.names] for each in found]
         until = [token.end for token in tokens]
         rows = [
-            [bisect_right(until, m.start) if (m := each.get(name)) else -1 for name in self.names] for each in found
+            [bisect_right(until, slot.start) if (slot := each.get(name)) else -1 for name in self.names]
+            for each in found
         ]
-        return Sentencewise(self.shapes(tensor(gaps, dtype=float64)), tensor(rows))
+        return Sentencewise(self.shapes(tensor(sizes, dtype=float64)), tensor(rows))
 
 
 def bounds(tokens: Sequence[Token], ends: Sequence[int]) -> list[tuple[int, int]]:
@@ -88,31 +93,62 @@ def bounds(tokens: Sequence[Token], ends: Sequence[int]) -> list[tuple[int, int]
 
 @dataclass(frozen=True)
 class _Slot:
-    kind: Kind
-    place: int  # in words of the sentence
-    word: str  # reduced
+    """place: number of its first word in the sentence. words: its own, reduced. quantity: None for a name."""
+
+    place: int
+    words: tuple[str, ...]
     start: int
     end: int
+    quantity: Quantity | None
+
+    @property
+    def weighty(self) -> bool:
+        """Whether it is a quantity that passages must give."""
+        quantity = self.quantity
+        return quantity is not None and (quantity.dimension != "number" or quantity.value > FEW)
+
+    @property
+    def kind(self) -> str:
+        """What could stand in its place is of the same."""
+        return "name" if self.quantity is None else self.quantity.dimension
+
+    def same(self, other: _Slot) -> bool:
+        """Whether both say the same."""
+        if self.quantity is None or other.quantity is None:
+            return self.quantity is other.quantity and self.words == other.words
+        return self.quantity.equals(other.quantity)
 
 
 class _Line:
-    """The words of a sentence, and its slots."""
+    """A sentence: places of its words, without those of quantities, and its slots in order."""
 
     def __init__(self, text: str, start: int, end: int) -> None:
+        words = list(spelt(text, start, end))
         self.places: dict[str, list[int]] = {}
         self.slots: list[_Slot] = []
-        for place, (first, last, word) in enumerate(spelt(text, start, end)):
-            if word in STOP_WORDS:
+        self.passive = any(word == "by" for _, _, word in words)
+        taken = set[int]()
+        for quantity in quantities(text, start, end):
+            # Quantities and words are ascending and apart.
+            first = bisect_right(words, quantity.start, key=lambda word: word[1])
+            last = bisect_left(words, quantity.end, key=lambda word: word[0])
+            if first < last:
+                inside = tuple(word for _, _, word in words[first:last])
+                self.slots.append(_Slot(first, inside, quantity.start, quantity.end, quantity))
+                taken.update(range(first, last))
+        for place, (first, last, word) in enumerate(words):
+            if place in taken or word in STOP_WORDS:
                 continue
             self.places.setdefault(word, []).append(place)
-            if kind := _kind(text[first:last], word):
-                self.slots.append(_Slot(kind, place, word, first, last))
+            if text[first].isupper() and last - first > 1:
+                self.slots.append(_Slot(place, (word,), first, last, None))
+        self.slots.sort(key=lambda slot: slot.place)
 
     def whole(self, slot: _Slot, text: str) -> tuple[int, int]:
-        """Code points of the name that a slot is a word of: "Ines Falk" of "Falk"; a number's own."""
+        """Code points of the name that a slot is a word of: "Ines Falk" of "Falk"; a quantity's own."""
         start, end = slot.start, slot.end
-        if slot.kind == "name":
-            names = [each for each in self.slots if each.kind == "name"]
+        if slot.quantity is None:
+            names = [each for each in self.slots if each.quantity is None]
             for each in reversed(names):
                 if each.end < start and text[each.end : start] == " ":
                     start = each.start
@@ -126,59 +162,93 @@ class Binding:
     """The slots of passages, to be compared with those of answers. Keeps what it has looked up; linear in an answer."""
 
     def __init__(self, evidence: EvidenceIndex, prompt: str) -> None:
-        """evidence: of the passages. prompt: of which what asks is never misplaced, since an answer repeats it."""
+        """evidence: of the passages. prompt: of which what asks is never at fault, since an answer repeats it."""
         self._evidence, self._prompt = evidence, prompt
         self._lines: dict[int, _Line] = {}
 
-    def measure(self, response: str, sentences: Sequence[tuple[int, int]]) -> list[dict[str, Misplaced]]:
-        """Of each sentence, given by its code points `[start, end)`: its most misplaced slot by term, where it has
-        one."""
-        return [self._sentence(response, start, end) for start, end in sentences]
+    def measure(self, response: str, sentences: Sequence[tuple[int, int]]) -> list[dict[str, Fault]]:
+        """Of each sentence, given by its code points `[start, end)`: its worst fault of each term that it has one
+        of."""
+        cited = [found.span() for found in CITATION.finditer(response)]
+        return [self._sentence(response, start, end, cited) for start, end in sentences]
 
-    def _sentence(self, response: str, start: int, end: int) -> dict[str, Misplaced]:
+    def _sentence(self, response: str, start: int, end: int, cited: Sequence[tuple[int, int]]) -> dict[str, Fault]:
         line = _Line(response, start, end)
-        near = self._evidence.nearest(response, start, end, SENTENCES) if line.slots else []
-        found: dict[str, Misplaced] = {}
-        for slot in line.slots[:SLOTS]:
-            if slot.word in self._asked:
-                continue
-            term = "misplaced_names" if slot.kind == "name" else "misplaced_numbers"
-            worst = self._misplaced(slot, line, near)
-            if worst is not None and (term not in found or worst.gap > found[term].gap):
-                found[term] = worst
+        slots = [s for s in line.slots if not self._given(s, response, start, cited)]
+        near = self._evidence.nearest(response, start, end, SENTENCES) if slots else []
+        found: dict[str, Fault] = {}
+        for term, fault in (*(self._fault(slot, line, near) for slot in slots[:SLOTS]), self._reversed(line, near)):
+            if fault is not None and (term not in found or fault.size > found[term].size):
+                found[term] = fault
         return found
 
-    def _misplaced(self, slot: _Slot, line: _Line, near: Sequence[int]) -> Misplaced | None:
-        around = {
-            word: max(1 / (1 + DISTANCE[slot.kind] * abs(place - slot.place)) for place in places)
-            * self._evidence.idf(word)
-            for word, places in line.places.items()
-            if word != slot.word
-        }
-        own, other = -1.0, 0.0
-        best: tuple[int, _Slot] | None = None
-        whole = sum(around.values())
-        for number in near:
-            theirs = self._line(number)
-            for each in theirs.slots:
-                if each.kind != slot.kind or (each.word != slot.word and each.word in line.places):
-                    continue
-                support = self._support(around, number, each)
-                if each.word == slot.word:
-                    own = max(own, support)
-                elif support > other:
-                    other, best = support, (number, each)
-        gap = (other - own) / whole - MARGIN if whole else 0.0
-        if own < 0 or best is None or gap <= 0:
-            return None
-        number, each = best
-        piece, text = self._evidence.pieces[number], self._evidence.text(number)
-        start, end = self._line(number).whole(each, text)
-        return Misplaced(slot.start, slot.end, gap, text[start:end], piece.passage, piece.start + start)
+    def _given(self, slot: _Slot, response: str, start: int, cited: Sequence[tuple[int, int]]) -> bool:
+        """Whether a slot needs no support: asked about, the number of a passage or of a line of a list."""
+        if self._asked.issuperset(slot.words) or any(a <= slot.start < b for a, b in cited):
+            return True
+        if slot.quantity is None or slot.quantity.dimension != "number":
+            return False
+        return response[slot.end : slot.end + 1] in (".", ")") and not response[start : slot.start].strip(" -*(#")
 
-    def _support(self, around: dict[str, float], number: int, slot: _Slot) -> float:
+    def _fault(self, slot: _Slot, line: _Line, near: Sequence[int]) -> tuple[str, Fault | None]:
+        fall, around = NEAR if slot.quantity else 0.0, dict[str, float]()
+        for word, places in line.places.items():
+            if word not in slot.words:
+                distance = min(abs(place - slot.place) for place in places)
+                around[word] = self._evidence.idf(word) / (1 + fall * distance)
+        others = [each for each in line.slots if each is not slot]
+        theirs = [(number, each) for number in near for each in self._line(number).slots[:SLOTS]]
+        same = [(number, each) for number, each in theirs if each.same(slot)]
+        own = max((self._support(around, number, each, fall) for number, each in same), default=-1.0)
+        kinds = {
+            slot.kind,
+            *(each.kind for _, each in same),
+        }  # "30" may stand for "30 days", so for "40 days"
+        other, best = 0.0, None
+        for number, each in theirs:
+            # What the sentence says beside it is no other value.
+            if each.kind not in kinds or each.same(slot) or any(each.same(said) for said in others):
+                continue
+            support = self._support(around, number, each, fall)
+            if best is None or support > other:
+                other, best = support, (number, each)
+        whole = sum(around.values())
+        if own < 0:
+            if slot.quantity is None or not slot.weighty or follows(slot.quantity, self._quantities(near)):
+                return "absent_quantities", None
+            size = ALONE + (1 - ALONE) * other / whole if whole else ALONE
+            return "absent_quantities", self._made(slot, size, best)
+        gap = (other - own) / whole - MARGIN if whole else 0.0
+        term = "misplaced_quantities" if slot.quantity else "misplaced_names"
+        return term, self._made(slot, gap, best) if gap > 0 else None
+
+    def _reversed(self, line: _Line, near: Sequence[int]) -> tuple[str, Fault | None]:
+        """Two names that the nearest passage sentence has in the other order, both active or both passive."""
+        names = list(dict.fromkeys(slot.words[0] for slot in line.slots if slot.quantity is None))
+        if len(names) < 2 or not near:
+            return "reversed_names", None
+        theirs = self._line(near[0])
+        if line.passive != theirs.passive:
+            return "reversed_names", None
+        first = {slot.words[0]: slot for slot in reversed(theirs.slots) if slot.quantity is None}
+        for one, two in pairwise(name for name in names if name in first):
+            if first[one].place > first[two].place:
+                slot = next(slot for slot in line.slots if slot.words == (two,))
+                share = len(line.places.keys() & theirs.places.keys()) / len(line.places)
+                return "reversed_names", self._made(slot, share, (near[0], first[two]))
+        return "reversed_names", None
+
+    def _made(self, slot: _Slot, size: float, best: tuple[int, _Slot] | None) -> Fault:
+        if best is None:
+            return Fault(slot.start, slot.end, size)
+        number, instead = best
+        piece, text = self._evidence.pieces[number], self._evidence.text(number)
+        start, end = self._line(number).whole(instead, text)
+        return Fault(slot.start, slot.end, size, text[start:end], piece.passage, piece.start + start)
+
+    def _support(self, around: dict[str, float], number: int, slot: _Slot, fall: float) -> float:
         """How much of the words around an answer's slot stands around one of passage sentence `number`."""
-        here, fall, total = self._line(number).places, DISTANCE[slot.kind], 0.0
+        here, total = self._line(number).places, 0.0
         beside = [self._line(n).places for n in (number - 1, number + 1) if self._same_passage(number, n)]
         for word, weight in around.items():
             if places := here.get(word):
@@ -193,6 +263,9 @@ class Binding:
         pieces = self._evidence.pieces
         return 0 <= other < len(pieces) and pieces[one].passage == pieces[other].passage and not pieces[other].asks
 
+    def _quantities(self, numbers: Iterable[int]) -> list[Quantity]:
+        return [slot.quantity for n in numbers for slot in self._line(n).slots if slot.quantity is not None]
+
     def _line(self, number: int) -> _Line:
         if number not in self._lines:
             text = self._evidence.text(number)
@@ -202,9 +275,3 @@ class Binding:
     @cached_property
     def _asked(self) -> frozenset[str]:
         return frozenset(word for found, asks in sentences_asking(self._prompt) if asks for word in found.words)
-
-
-def _kind(spelling: str, word: str) -> Kind | None:
-    if word[0].isdecimal():
-        return "year" if len(word) == 4 and word.isdecimal() and "1000" <= word < "2100" else "number"
-    return "name" if spelling[0].isupper() and len(spelling) > 1 else None

@@ -43,7 +43,7 @@ _ASKS = re.compile(
     r"|(?:question|query|task|instructions?|output|summary|answer|response)\s?(?::|$)|.*\?$",
     re.IGNORECASE,
 )
-_CITATION = re.compile(r"\b(?:passage|document|context|source)s? ?(\d{1,3})\b|\[(\d{1,3})\]", re.IGNORECASE)
+CITATION = re.compile(r"\b(?:passage|document|context|source)s? ?(\d{1,3})\b|\[(\d{1,3})\]", re.IGNORECASE)
 _NUMBERED = re.compile(r"(?:passage|document|context|source) ?(\d{1,3}) ?[:.]\s*$", re.IGNORECASE)
 
 
@@ -212,9 +212,9 @@ def _query(response: str, start: int, end: int, near: Sequence[Sentence]) -> dic
 def _cited(response: str, start: int, end: int, near: Sequence[Sentence]) -> set[int]:
     """Numbers of the passages that the span's sentences cite; where they cite none, what was cited last before."""
     low, high = min([start, *(s.start for s in near if s.end > start)]), max([end, *(s.end for s in near)])
-    cited = list(_CITATION.finditer(response, low, min(high + 16, len(response))))  # "... in 1889. (Passage 2)"
+    cited = list(CITATION.finditer(response, low, min(high + 16, len(response))))  # "... in 1889. (Passage 2)"
     if not cited:
-        cited = list(_CITATION.finditer(response, max(0, low - CONTEXT), low))[-1:]
+        cited = list(CITATION.finditer(response, max(0, low - CONTEXT), low))[-1:]
     return {int(number[1] or number[2]) for number in cited}
 
 

@@ -135,18 +135,22 @@ def _distilled(latents: SparseEncoder, weight: Tensor, bias: float, rows: TokenR
 @dataclass(frozen=True)
 class Sentences:
     """The sentences of many answers: `[sentences]` log-odds at their ends and mean of their best windows, both without
-    the head's constants; `[sentences, BINDING]` gaps. Those of answer i are `offsets[i]:offsets[i + 1]`."""
+    the head's constants; `[sentences, BINDING]` sizes of faults. Those of answer i are `offsets[i]:offsets[i + 1]`."""
 
     ends: Float[np.ndarray, " sentences"]
     windows: Float[np.ndarray, " sentences"]
-    gaps: Float[np.ndarray, "sentences terms"]
+    faults: Float[np.ndarray, "sentences terms"]
     offsets: Int[np.ndarray, " answers_and_one"]
 
     @classmethod
     def of(
-        cls, head: CheckingHead, rows: TokenRows, answers: Sequence[Taught], gaps: Float[np.ndarray, "sentences terms"]
+        cls,
+        head: CheckingHead,
+        rows: TokenRows,
+        answers: Sequence[Taught],
+        faults: Float[np.ndarray, "sentences terms"],
     ) -> Sentences:
-        """As the head reads them. gaps: as `binding_gaps` finds them."""
+        """As the head reads them. faults: as `fault_sizes` finds them."""
         tokens = head.sums(rows.rows, head.tokens)
         at = np.concatenate([a.ends + start for a, start in zip(answers, rows.offsets, strict=False)])
         ends, windows = head.sums(rows.rows[at], head.ends), []
@@ -157,17 +161,17 @@ class Sentences:
                 begin, length = best_window(own, WINDOW)
                 windows.append(own[begin : begin + length].mean())
                 first = int(last) + 1
-        return cls(ends, np.array(windows), gaps, np.r_[0, np.cumsum([len(a.ends) for a in answers])])
+        return cls(ends, np.array(windows), faults, np.r_[0, np.cumsum([len(a.ends) for a in answers])])
 
     def worst(self, end_weight: float, window_weight: float, slopes: Sequence[float]) -> Int[np.ndarray, " answers"]:
-        """The number of each answer's worst sentence, the first of equals. slopes: of the gaps."""
-        logits = end_weight * self.ends + window_weight * self.windows + self.gaps @ np.asarray(slopes)
+        """The number of each answer's worst sentence, the first of equals. slopes: of the faults."""
+        logits = end_weight * self.ends + window_weight * self.windows + self.faults @ np.asarray(slopes)
         return np.array([a + int(logits[a:b].argmax()) for a, b in zip(self.offsets, self.offsets[1:], strict=False)])
 
 
 @dataclass(frozen=True)
 class SentenceModel:
-    """`end_weight * end + window_weight * window + slopes @ gaps + grounding` of the worst sentence is a log-odds up to
+    """`end_weight * end + window_weight * window + slopes @ faults + grounding` of the worst sentence is a log-odds up to
     calibration."""
 
     end_weight: float
@@ -176,7 +180,7 @@ class SentenceModel:
     response: ResponseModel
 
     def binding(self) -> BindingHead | None:
-        """The gaps that count, as an artifact holds them; None where none does."""
+        """The faults that count, as an artifact holds them; None where none does."""
         kept = [(name, slope) for name, slope in zip(BINDING, self.slopes, strict=True) if slope > 0]
         if not kept:
             return None
@@ -186,7 +190,7 @@ class SentenceModel:
     def logits(self, sentences: Sentences, measured: Sequence[dict[str, float]]) -> Float[np.ndarray, " answers"]:
         at = sentences.worst(self.end_weight, self.window_weight, self.slopes)
         own = self.end_weight * sentences.ends[at] + self.window_weight * sentences.windows[at]
-        own = own + sentences.gaps[at] @ np.asarray(self.slopes)
+        own = own + sentences.faults[at] @ np.asarray(self.slopes)
         grounding = self.response.grounding
         extra = [float(grounding.contributions(m).sum()) for m in measured] if grounding else 0.0
         return own + np.asarray(extra)
@@ -199,13 +203,13 @@ def fit_sentences(
     datasets: np.ndarray,
     names: Sequence[str],
 ) -> SentenceModel:
-    """Weigh ends, windows, gaps and grounding terms; each round chooses the worst sentence anew, by its weights."""
+    """Weigh ends, windows, faults and grounding terms; each round chooses the worst sentence anew, by its weights."""
     end_weight, window_weight, slopes = 1.0, 0.0, (0.0,) * len(BINDING)
     for _ in range(ROUNDS):
         at = sentences.worst(end_weight, window_weight, slopes)
         own = (
             {"window": w, **dict(zip(BINDING, g, strict=True))}
-            for w, g in zip(sentences.windows[at].tolist(), sentences.gaps[at].tolist(), strict=True)
+            for w, g in zip(sentences.windows[at].tolist(), sentences.faults[at].tolist(), strict=True)
         )
         extra = [{**m, **o} for m, o in zip(measured, own, strict=True)]
         response = fit_response(sentences.ends[at], extra, labels, datasets, names, also=("window", *BINDING))
@@ -214,12 +218,12 @@ def fit_sentences(
     return SentenceModel(end_weight, window_weight, slopes, response)
 
 
-def binding_gaps(tokenizer: Any, examples: Sequence[LabelledExample]) -> Float[np.ndarray, "sentences terms"]:
+def fault_sizes(tokenizer: Any, examples: Sequence[LabelledExample]) -> Float[np.ndarray, "sentences terms"]:
     """Of every sentence of the answers, in order: how far its most misplaced slot is, by term; 0 without one."""
     found = []
     for example, source in with_sources(examples):
         tokens = tokenize_response(tokenizer, example.response)
         places = bounds(tokens, sentence_ends(example.response, tokens))
         for each in source.binding.measure(example.response, places):
-            found.append([each[name].gap if name in each else 0.0 for name in BINDING])
+            found.append([each[name].size if name in each else 0.0 for name in BINDING])
     return np.array(found).reshape(-1, len(BINDING))

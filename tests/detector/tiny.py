@@ -87,7 +87,7 @@ def checking_artifact(engine: TransformersEngine) -> Artifact:
     ends = artifact.scorer.shapes
     ends = Shapes(ends.cuts, ends.values.flip(0) * 1.5, ends.slopes.flip(0) * 1.5)
     gaps = Shapes.piecewise_linear([np.array([0.0, 1.0])], [np.array([0.0, 5.0])])
-    binding = BindingHead(("misplaced_numbers",), gaps)
+    binding = BindingHead(("misplaced_quantities",), gaps)
     by_token = artifact.scorer.terms
     return replace(
         artifact,

@@ -8,7 +8,7 @@ from groundwire.additive import Shapes
 from groundwire.sae import Dictionary, SparseEncoder
 from groundwire.scoring import Pooling, Scorer
 from groundwire.training.checking import Readings
-from groundwire.training.checking_head import WINDOW, Sentences, distil, fit_sentences
+from groundwire.training.checking_head import BINDING, WINDOW, Sentences, distil, fit_sentences
 from groundwire.training.lessons import Taught
 from groundwire.training.rows import TokenRows
 from groundwire.types import Readout
@@ -65,8 +65,8 @@ def test_a_term_at_its_usual_level_adds_nothing(parts, head):
 def test_sentences_are_read_as_the_scorer_reads_them(parts, head):
     _, _, rows, answers = parts
     made, _ = head
-    sentences = Sentences.of(made, rows, answers, np.zeros((80, 2)))
-    worst = sentences.worst(1.0, 0.4, [0.0, 0.0])
+    sentences = Sentences.of(made, rows, answers, np.zeros((80, len(BINDING))))
+    worst = sentences.worst(1.0, 0.4, [0.0] * len(BINDING))
     scorer = Scorer(made.encoder, made.tokens, 0.5, Pooling("window", WINDOW, window_weight=0.4), end_shapes=made.ends)
     for i in (0, 7, 21):
         own = torch.from_numpy(rows.rows[rows.offsets[i] : rows.offsets[i + 1]]).float()
@@ -84,9 +84,9 @@ def test_weights_are_found_and_never_below_zero():
     labels = rng.integers(0, 2, 400)
     ends = rng.normal(size=800) + np.repeat(labels, 2) * np.tile([0.0, 1.5], 400)
     windows = -np.repeat(labels, 2) + rng.normal(size=800)  # misleads
-    gaps = np.zeros((800, 2))
-    gaps[:, 1] = np.repeat(labels, 2) * (rng.random(800) < 0.3) * 0.5
-    sentences = Sentences(ends, windows, gaps, np.arange(0, 801, 2))
+    faults = np.zeros((800, len(BINDING)))
+    faults[:, 1] = np.repeat(labels, 2) * (rng.random(800) < 0.3) * 0.5
+    sentences = Sentences(ends, windows, faults, np.arange(0, 801, 2))
     measured = [{"absent_numbers": float(label + rng.normal() > 1)} for label in labels]
     model = fit_sentences(sentences, measured, labels, np.array(["d"] * 400), ("absent_numbers",))
     assert model.end_weight > 0.2
@@ -94,7 +94,7 @@ def test_weights_are_found_and_never_below_zero():
     assert model.slopes[0] == 0.0 < model.slopes[1]
     binding = model.binding()
     assert binding is not None
-    assert binding.names == ("misplaced_names",)
+    assert binding.names == (BINDING[1],)
     assert model.response.grounding is not None
     logits = model.logits(sentences, measured)
     assert logits[labels == 1].mean() > logits[labels == 0].mean() + 0.5

@@ -11,6 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from groundwire.additive import Shapes
+from groundwire.binding import BINDING_TERMS
 from groundwire.grounding import GROUNDING_TERMS, Grounding
 from groundwire.scoring import Pooling
 from groundwire.terms_page.effects import SHARES, effects, token_weight
@@ -114,7 +115,7 @@ def test_counted_terms_are_logarithms_and_the_others_are_not():
     assert measured["words"] == pytest.approx(math.log1p(13))
     assert measured["absent_numbers"] == pytest.approx(math.log1p(4))
     assert 0 < measured["absent_share"] <= 1
-    assert set(SHARES) <= set(GROUNDING_TERMS)
+    assert set(SHARES) <= {*GROUNDING_TERMS, *BINDING_TERMS}
 
 
 def test_the_axis_says_what_the_values_are(artifact, with_shapes):
