@@ -171,8 +171,8 @@ class Sentences:
 
 @dataclass(frozen=True)
 class SentenceModel:
-    """`end_weight * end + window_weight * window + slopes @ faults + grounding` of the worst sentence is a log-odds up to
-    calibration."""
+    """`end_weight * end + window_weight * window + slopes @ faults + grounding` of the worst sentence is a log-odds, up
+    to calibration."""
 
     end_weight: float
     window_weight: float
@@ -219,7 +219,7 @@ def fit_sentences(
 
 
 def fault_sizes(tokenizer: Any, examples: Sequence[LabelledExample]) -> Float[np.ndarray, "sentences terms"]:
-    """Of every sentence of the answers, in order: how far its most misplaced slot is, by term; 0 without one."""
+    """Of every sentence of the answers, in order: the size of its worst fault, by term; 0 without one."""
     found = []
     for example, source in with_sources(examples):
         tokens = tokenize_response(tokenizer, example.response)
