@@ -4,7 +4,8 @@
 
 DATA is the folder of labelled data. Of sets that the checking reader learns from, only the groups kept for figures are
 scored; summedits, dolly and refchecker are whole but for `--rows`; `everyday` lies beside this script and is written by
-hand. The model's own reading, absent words and length stand beside it. The own reading (the second detector) was
+hand. Beside it stand what the adapter alone and the terms of the texts alone would tell, the model's own reading, absent
+words and length. The own reading (the second detector) was
 trained on some of these sets, so its figures there flatter it: the table says which.
 """
 
@@ -92,6 +93,8 @@ def figures(
         "pairs": pairs([examples[i] for i in checked], scores),
         "balanced accuracy": balanced_accuracy(labels, flagged),
         "ECE at its share": ece(labels, 1 / (1 + np.exp(-odds))),
+        "adapter alone": auc(labels, np.array([scored[i]["adapter"] for i in checked])),
+        "texts alone": auc(labels, np.array([scored[i]["texts"] for i in checked])),
         "own reading": auc(
             labels, np.array([own[i]["score"] if own[i]["score"] is not None else 0.5 for i in checked])
         ),
@@ -204,6 +207,8 @@ def _kept(example: LabelledExample, detection: Detection, threshold: float) -> d
         "reason": detection.reason,
         "score": detection.score,
         "flagged": detection.score is not None and detection.score > threshold,
+        "adapter": sum(c.contribution for c in detection.contributions if c.term.kind != "grounding"),
+        "texts": sum(c.contribution for c in detection.contributions if c.term.kind == "grounding"),
         "spans": [(s.start, s.end) for s in detection.spans],
         "tokens": [(t.start, t.end, round(t.score, 5)) for t in detection.tokens],
     }

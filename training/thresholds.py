@@ -14,7 +14,7 @@ A group's loss is the share of its faithful rows that are flagged; the threshold
 What is guaranteed: for a new group exchangeable with those calibrated on, the expected loss is at most the limit; the
 expectation is over the calibration groups as well (marginal), so a particular threshold may do a little worse. With
 several data sets the left side is the mean over data sets, and the guarantee is for a new group of a data set drawn
-with equal chance. Nothing is guaranteed under shift: for other kinds of text, or another model's answers.
+with equal chance; data sets with fewer than 1 / limit groups, which alone could promise nothing, count as one. Nothing is guaranteed under shift: for other kinds of text, or another model's answers.
 Where the logits are out-of-fold, those of the shipped model, which was fitted on all rows, are exchangeable with them
 only approximately.
 """
@@ -68,6 +68,7 @@ def choose_threshold(
     limit = parse_limit(target)
     if limit is None:
         raise InputError(f"threshold target {target!r}", expected='"balanced_accuracy" or one like "fpr<=0.05"')
+    datasets = _pooled(labels, groups, datasets, limit)
     edges = np.unique(np.concatenate([[0.0], scores, [1.0]]))
     candidates = np.append((edges[:-1] + edges[1:]) / 2, 1.0)
     keeps = risk_bound(candidates, scores, labels, groups, datasets) <= limit + _ROUNDING
@@ -103,6 +104,7 @@ def shortage(
     limit = parse_limit(target)
     if limit is None:
         return None
+    datasets = _pooled(labels, groups, datasets, limit)
     counts = [len(np.unique(groups[rows])) for rows in _faithful_by_dataset(labels, datasets)]
     if np.mean([1 / (count + 1) for count in counts or [0]]) <= limit + _ROUNDING:
         return None
@@ -110,6 +112,19 @@ def shortage(
     held = " and ".join(map(str, counts)) or "no"
     of_each = " of each data set" if len(counts) > 1 else ""
     return f"{normal_target(target)} flags nothing: {held} groups{of_each} hold faithful rows, and {needed}"
+
+
+def _pooled(
+    labels: np.ndarray, groups: np.ndarray, datasets: np.ndarray | None, limit: float
+) -> Shaped[np.ndarray, " n"] | None:
+    """Data sets as numbers, those with too few groups for the limit as one."""
+    if datasets is None:
+        return None
+    names, member = np.unique(datasets, return_inverse=True)
+    for i in range(len(names)):
+        if (len(np.unique(groups[(member == i) & (labels == 0)])) + 1) * limit < 1 - _ROUNDING:
+            member[member == i] = len(names)
+    return member
 
 
 def _faithful_by_dataset(labels: np.ndarray, datasets: np.ndarray | None) -> list[np.ndarray]:

@@ -188,3 +188,19 @@ def test_unusable_weights_and_targets_are_refused():
             row_weights(2, None, np.array(weights))
     with pytest.raises(InputError, match="weigh 0"):
         row_weights(2, np.array(["a", "b"]), np.array([1.0, 0.0]))
+
+
+def test_small_data_sets_count_as_one():
+    """Three of 40 groups each could promise no limit of 1 %, all 120 can; one that is large enough stays by itself."""
+    groups, labels = np.arange(240), np.arange(240) % 2
+    scores = np.linspace(0.1, 0.4, 240) + 0.5 * labels
+    datasets = np.repeat(["a", "b", "c"], 80)
+    assert choose_threshold(scores[:80], labels[:80], groups[:80], "fpr<=0.01", datasets=datasets[:80]) == 1.0
+    assert shortage(labels[:80], groups[:80], "fpr<=0.01", datasets[:80]) is not None
+    threshold = choose_threshold(scores, labels, groups, "fpr<=0.01", datasets=datasets)
+    assert scores[labels == 0].max() < threshold < scores[labels == 1].min()
+    assert shortage(labels, groups, "fpr<=0.01", datasets) is None
+    # At 5 % each has enough groups, so nothing is pooled: each is kept alike.
+    assert choose_threshold(scores, labels, groups, "fpr<=0.05", datasets=datasets) == choose_threshold(
+        scores, labels, groups, "fpr<=0.05", datasets=np.repeat(["c", "a", "b"], 80)
+    )
