@@ -13,7 +13,7 @@ is not there in any unit, and does not follow from those that are, is absent.
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
@@ -122,8 +122,10 @@ class _Slot:
 class _Line:
     """A sentence: places of its words, without those of quantities, and its slots in order."""
 
-    def __init__(self, text: str, start: int, end: int) -> None:
+    def __init__(self, text: str, start: int, end: int, names: Container[str]) -> None:
+        """names: words of which the first of a sentence, which has a capital anyway, is a name."""
         words = list(spelt(text, start, end))
+        self._text = text
         self.places: dict[str, list[int]] = {}
         self.slots: list[_Slot] = []
         self.passive = any(word == "by" for _, _, word in words)
@@ -140,20 +142,20 @@ class _Line:
             if place in taken or word in STOP_WORDS:
                 continue
             self.places.setdefault(word, []).append(place)
-            if text[first].isupper() and last - first > 1:
+            if text[first].isupper() and last - first > 1 and (place > 0 or word in names):
                 self.slots.append(_Slot(place, (word,), first, last, None))
         self.slots.sort(key=lambda slot: slot.place)
 
-    def whole(self, slot: _Slot, text: str) -> tuple[int, int]:
+    def whole(self, slot: _Slot) -> tuple[int, int]:
         """Code points of the name that a slot is a word of: "Ines Falk" of "Falk"; a quantity's own."""
         start, end = slot.start, slot.end
         if slot.quantity is None:
             names = [each for each in self.slots if each.quantity is None]
             for each in reversed(names):
-                if each.end < start and text[each.end : start] == " ":
+                if each.end < start and self._text[each.end : start] == " ":
                     start = each.start
             for each in names:
-                if each.start > end and text[end : each.start] == " ":
+                if each.start > end and self._text[end : each.start] == " ":
                     end = each.end
         return start, end
 
@@ -173,7 +175,7 @@ class Binding:
         return [self._sentence(response, start, end, cited) for start, end in sentences]
 
     def _sentence(self, response: str, start: int, end: int, cited: Sequence[tuple[int, int]]) -> dict[str, Fault]:
-        line = _Line(response, start, end)
+        line = _Line(response, start, end, self._names)
         slots = [s for s in line.slots if not self._given(s, response, start, cited)]
         near = self._evidence.nearest(response, start, end, SENTENCES) if slots else []
         found: dict[str, Fault] = {}
@@ -200,10 +202,7 @@ class Binding:
         theirs = [(number, each) for number in near for each in self._line(number).slots[:SLOTS]]
         same = [(number, each) for number, each in theirs if each.same(slot)]
         own = max((self._support(around, number, each, fall) for number, each in same), default=-1.0)
-        kinds = {
-            slot.kind,
-            *(each.kind for _, each in same),
-        }  # "30" may stand for "30 days", so for "40 days"
+        kinds = {slot.kind, *(each.kind for _, each in same)}  # "30" may mean "30 days", so "40 days" could replace it
         other, best = 0.0, None
         for number, each in theirs:
             # What the sentence says beside it is no other value.
@@ -217,10 +216,10 @@ class Binding:
             if slot.quantity is None or not slot.weighty or follows(slot.quantity, self._quantities(near)):
                 return "absent_quantities", None
             size = ALONE + (1 - ALONE) * other / whole if whole else ALONE
-            return "absent_quantities", self._made(slot, size, best)
+            return "absent_quantities", self._made(line, slot, size, best)
         gap = (other - own) / whole - MARGIN if whole else 0.0
         term = "misplaced_quantities" if slot.quantity else "misplaced_names"
-        return term, self._made(slot, gap, best) if gap > 0 else None
+        return term, self._made(line, slot, gap, best) if gap > 0 else None
 
     def _reversed(self, line: _Line, near: Sequence[int]) -> tuple[str, Fault | None]:
         """Two names that the nearest passage sentence has in the other order, both active or both passive."""
@@ -235,16 +234,16 @@ class Binding:
             if first[one].place > first[two].place:
                 slot = next(slot for slot in line.slots if slot.words == (two,))
                 share = len(line.places.keys() & theirs.places.keys()) / len(line.places)
-                return "reversed_names", self._made(slot, share, (near[0], first[two]))
+                return "reversed_names", self._made(line, slot, share, (near[0], first[two]))
         return "reversed_names", None
 
-    def _made(self, slot: _Slot, size: float, best: tuple[int, _Slot] | None) -> Fault:
+    def _made(self, line: _Line, slot: _Slot, size: float, best: tuple[int, _Slot] | None) -> Fault:
         if best is None:
-            return Fault(slot.start, slot.end, size)
+            return Fault(*line.whole(slot), size)
         number, instead = best
-        piece, text = self._evidence.pieces[number], self._evidence.text(number)
-        start, end = self._line(number).whole(instead, text)
-        return Fault(slot.start, slot.end, size, text[start:end], piece.passage, piece.start + start)
+        piece, (start, end) = self._evidence.pieces[number], self._line(number).whole(instead)
+        text = self._evidence.text(number)[start:end]
+        return Fault(*line.whole(slot), size, text, piece.passage, piece.start + start)
 
     def _support(self, around: dict[str, float], number: int, slot: _Slot, fall: float) -> float:
         """How much of the words around an answer's slot stands around one of passage sentence `number`."""
@@ -269,8 +268,17 @@ class Binding:
     def _line(self, number: int) -> _Line:
         if number not in self._lines:
             text = self._evidence.text(number)
-            self._lines[number] = _Line(text, 0, len(text))
+            self._lines[number] = _Line(text, 0, len(text), self._names)
         return self._lines[number]
+
+    @cached_property
+    def _names(self) -> frozenset[str]:
+        """Words that have a capital within a sentence."""
+        text = self._prompt
+        found = ((first, word) for first, _, word in spelt(text, 0, len(text)) if first > 1 and text[first].isupper())
+        return frozenset(
+            w for at, w in found if text[at - 1] == " " and (text[at - 2].isalnum() or text[at - 2] in ",;")
+        )
 
     @cached_property
     def _asked(self) -> frozenset[str]:

@@ -121,6 +121,8 @@ def _verdict_lines(verdict: Verdict) -> list[str]:
     word = "UNFAITHFUL" if verdict.flagged else "faithful"
     side = "above" if verdict.flagged else "not above"
     lines = [f"   {word}: score {detection.score:.2f}, {side} the threshold {verdict.threshold:.2f}"]
+    if verdict.explanation:
+        lines.append(_wrapped(verdict.explanation, "   ", "   "))
     lines += [f"     {_term(c)}" for c in detection.contributions[:3]]
     share = detection.check_seconds / max(detection.forward_seconds, 1e-9)
     lines.append(f"   the check added {detection.check_seconds * 1000:.0f} ms, {share:.1%} of the forward pass")

@@ -17,6 +17,7 @@ from groundwire.engines.base import Adaptable, Asked, Engine
 from groundwire.errors import CaptureError, InputError, PromptTooLong
 from groundwire.passage_windows import PassageWindows, Prompts, joined
 from groundwire.prompts import Rendered, rendered, tokenize_response
+from groundwire.reasons import Reasons
 from groundwire.sentences import sentence_ends
 from groundwire.source import Source
 from groundwire.spans import find_spans
@@ -37,6 +38,7 @@ from groundwire.types import (
 
 DEFAULT_ARTIFACT = Path(__file__).parent / "pretrained" / "smollm2-135m-instruct-q4_1"
 DEFAULT_TARGET = "balanced_accuracy"
+DOUBTFUL = 0.3  # score above which a sentence is worth a reason
 LOG = logging.getLogger(__name__)
 NO_TOKENS = "the tokenizer makes no token of the response"
 
@@ -231,16 +233,16 @@ class Detector:
             readout = self.artifact.scorer.by_sentence(readout, ends, more)
         grounding = head.contributions(source.grounding.measure(text)).tolist() if head else []
         logit = readout.logit + sum(grounding)
-        spans = find_spans(text, scores, self.artifact.spans)
+        spans, reasons = find_spans(text, scores, self.artifact.spans), Reasons(source, text)
         return Detection(
             status="checked",
             score=sigmoid(logit),
             logit=logit,
             intercept=self.artifact.scorer.intercept,
             contributions=self._contributions(readout, scores, grounding),
-            spans=tuple(_with_evidence(span, text, source) for span in spans),
+            spans=tuple(_with_evidence(span, text, source, reasons) for span in spans),
             tokens=tuple(scores),
-            sentences=_sentence_scores(readout, text, tokens, sum(grounding, 0.0)),
+            sentences=_sentence_scores(readout, text, tokens, sum(grounding, 0.0), reasons),
             unlike_training=unlike.measure(readout.mean_features) if unlike else None,
             detector=self._about,
             forward_seconds=readout.forward_seconds,
@@ -340,7 +342,9 @@ def _second(artifact: Artifact, engine: Engine, reading: Reading | None) -> tupl
     return None
 
 
-def _sentence_scores(readout: Readout, text: str, tokens: Sequence[Token], added: float) -> tuple[SentenceScore, ...]:
+def _sentence_scores(
+    readout: Readout, text: str, tokens: Sequence[Token], added: float, reasons: Reasons
+) -> tuple[SentenceScore, ...]:
     """Scores of the sentences; the response's own terms count for each."""
     if readout.sentences is None:
         return ()
@@ -351,12 +355,14 @@ def _sentence_scores(readout: Readout, text: str, tokens: Sequence[Token], added
         start, end = tokens[first].start, tokens[last].end
         piece = text[start:end].strip()
         start += len(text[start:end]) - len(text[start:end].lstrip())
-        found.append(SentenceScore(start, start + len(piece), piece, sigmoid(logit + added)))
+        end, score = start + len(piece), sigmoid(logit + added)
+        found.append(SentenceScore(start, end, piece, score, reasons.of(start, end) if score > DOUBTFUL else None))
     return tuple(found)
 
 
-def _with_evidence(span: Span, text: str, source: Source) -> Span:
-    return replace(span, evidence=source.evidence.find(text, span.start, span.end))
+def _with_evidence(span: Span, text: str, source: Source, reasons: Reasons) -> Span:
+    evidence = source.evidence.find(text, span.start, span.end)
+    return replace(span, evidence=evidence, reason=reasons.of(span.start, span.end))
 
 
 def _nothing_to_check(response: str) -> Reason | None:

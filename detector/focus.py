@@ -17,6 +17,7 @@ from groundwire.prompts import Rendered
 from groundwire.sentences import sentence_ends
 from groundwire.types import Passage, Token
 
+LONG = 15  # words for each of which a sentence is read with one passage sentence more: it says more
 MOST_SENTENCES = 256  # of an answer; a longer one is read with the whole prompt, so that choosing stays cheap
 
 Ranges = tuple[tuple[int, int], ...]
@@ -73,7 +74,7 @@ class FocusIndex:
         self._frame = _runs(i for i in range(len(prompt)) if i not in self._hidden)
 
     def of(self, response: str, tokens: Sequence[Token], sentences: int) -> Focus:
-        """The focus of an answer, `sentences` of the passages for each of its own.
+        """The focus of an answer, `sentences` of the passages for each of its own, more for long ones.
 
         tokens: those of `response`, in order. A sentence sees the whole prompt where neither it nor the one before it
         shares a word with a passage.
@@ -83,7 +84,8 @@ class FocusIndex:
             return Focus(self._frame, (len(tokens),), (None,)) if tokens else Focus(self._frame, (), ())
         shown, first = list[Ranges | None](), 0
         for last in lasts:
-            near = self._index.nearest(response, tokens[first].start, tokens[last].end, sentences)
+            start, end = tokens[first].start, tokens[last].end
+            near = self._index.nearest(response, start, end, sentences + len(response[start:end].split()) // LONG)
             places = self._hidden.intersection(i for each in near for i in range(*self._tokens[each]))
             shown.append(_runs(sorted(places)) if near else None)
             first = last + 1

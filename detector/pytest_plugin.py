@@ -74,7 +74,7 @@ def assert_faithful(groundwire_guard: Guard) -> AssertFaithful:
 
 
 def describe(verdict: Verdict, answer: str) -> str:
-    """Why `assert_faithful` fails: the answer with its unfaithful spans marked, the score, the strongest terms."""
+    """Why `assert_faithful` fails: the answer with its unfaithful spans marked, what is wrong, the strongest terms."""
     from groundwire.highlight import mark
 
     detection = verdict.detection
@@ -84,6 +84,7 @@ def describe(verdict: Verdict, answer: str) -> str:
     lines = [
         f"the answer leaves its passages: score {detection.score:.3f} is above {verdict.threshold:.3f}",
         f"  answer: {mark(answer, detection.spans)}",
+        f"  why: {verdict.explanation}",
     ]
     for c in detection.contributions[:TOP_TERMS]:
         lines.append(f"  {c.contribution:+.2f}  {c.term.name}" + (f"  at {c.token!r}" if c.token else ""))

@@ -10,6 +10,7 @@ from groundwire.binding import Binding
 from groundwire.evidence import EvidenceIndex
 from groundwire.grounding import Grounding
 from groundwire.prompts import prompt_text
+from groundwire.sentences import words
 from groundwire.types import Example, Message, Passage, Request
 
 
@@ -39,6 +40,11 @@ class Source:
     @cached_property
     def evidence(self) -> EvidenceIndex:
         return EvidenceIndex(self.passages)
+
+    @cached_property
+    def words(self) -> frozenset[str]:
+        """Of the prompt, reduced."""
+        return frozenset(words(self.prompt))
 
     @cached_property
     def binding(self) -> Binding:

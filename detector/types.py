@@ -186,29 +186,37 @@ class Contribution:
 
 @dataclass(frozen=True)
 class Span:
-    """Unfaithful code points `[start, end)` of the response. `evidence` is the nearest passage text, or None."""
+    """Unfaithful code points `[start, end)` of the response. `evidence` is the nearest passage text, or None. `reason`
+    says in one sentence what differs from the passages, or is None where there are none."""
 
     start: int
     end: int
     text: str
     score: float
     evidence: Mapping[str, Any] | None = None
+    reason: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        return {"start": self.start, "end": self.end, "text": self.text, "score": self.score, "evidence": self.evidence}
+        return {**_place(self), "evidence": self.evidence, "reason": self.reason}
 
 
 @dataclass(frozen=True)
 class SentenceScore:
-    """Score of the sentence at code points `[start, end)` of the response: the chance that it is unfaithful."""
+    """Score of the sentence at code points `[start, end)` of the response: the chance that it is unfaithful. `reason`
+    says what would be wrong with it, if it is."""
 
     start: int
     end: int
     text: str
     score: float
+    reason: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        return {"start": self.start, "end": self.end, "text": self.text, "score": self.score}
+        return {**_place(self), "reason": self.reason}
+
+
+def _place(part: Span | SentenceScore) -> dict[str, Any]:
+    return {"start": part.start, "end": part.end, "text": part.text, "score": part.score}
 
 
 @dataclass(frozen=True)
@@ -255,9 +263,9 @@ class Detection:
     score: float | None = None
     logit: float | None = None
     intercept: float | None = None
-    contributions: tuple[Contribution, ...] = ()
+    contributions: tuple[Contribution, ...] = field(default=(), repr=False)
     spans: tuple[Span, ...] = ()
-    tokens: tuple[TokenScore, ...] = ()
+    tokens: tuple[TokenScore, ...] = field(default=(), repr=False)
     sentences: tuple[SentenceScore, ...] = ()
     unlike_training: Mapping[str, Any] | None = None
     detector: Mapping[str, Any] | None = None
@@ -304,6 +312,27 @@ class Verdict:
     def spans(self) -> tuple[Span, ...]:
         return self.detection.spans
 
+    @property
+    def explanation(self) -> str | None:
+        """What is wrong, in a sentence or two; None where the answer is not flagged."""
+        if not self.flagged or self.threshold is None:
+            return None
+        sentences, spans = self.detection.sentences, self.detection.spans
+        parts: Sequence[SentenceScore | Span] = sentences or spans
+        reason = max(parts, key=lambda part: part.score).reason if parts else None
+        wrong = sum(sentence.score > self.threshold for sentence in sentences)
+        are = "is" if wrong == 1 else "are"
+        count = f"{wrong} of {len(sentences)} statements {are} not supported." if wrong else ""
+        said = " ".join(part for part in (count if len(sentences) > 1 else "", reason) if part)
+        return said or "The answer as a whole is not what the passages say."
+
+    def __str__(self) -> str:
+        """One line for a log or a terminal."""
+        if self.score is None:
+            return f"not checked: {self.detection.reason}"
+        said = f"score {self.score:.2f}, threshold {self.threshold:.2f}" if self.threshold is not None else ""
+        return f"unfaithful ({said}): {self.explanation}" if self.flagged else f"faithful ({said})"
+
     def to_dict(self, *, top_terms: int = 5, tokens: bool = False) -> dict[str, Any]:
         """The `hallucination` object of a response. `other` sums the contributions that are not listed."""
         d = self.detection
@@ -317,6 +346,7 @@ class Verdict:
             "flagged": self.flagged,
             "threshold": self.threshold,
             "action": self.action,
+            "explanation": self.explanation,
             "logit": d.logit,
             "intercept": d.intercept,
             "other": sum(c.contribution for c in rest) if d.checked else None,

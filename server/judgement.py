@@ -51,6 +51,7 @@ class Unsupported(Place):
     text: str
     score: float
     evidence: Evidence | None
+    reason: str | None = Field(description="what differs from the passages, in one sentence")
     redacted: Place | Absent = Field(None, description='policy "redact": where what stands in for it is in the reply')
 
 
@@ -77,6 +78,7 @@ class ScoredSentence(Place):
 
     text: str
     score: float
+    reason: str | None = Field(description="what would be wrong with it, in one sentence; null where the score is low")
 
 
 class Unlike(Sent):
@@ -122,6 +124,7 @@ class Judgement(Sent):
     flagged: bool | None = Field(description="whether the score is above the threshold")
     threshold: float
     action: PolicyName = Field(description='what was done with the answer; "annotate": nothing')
+    explanation: str | None = Field(description="what is wrong, in a sentence or two, where the answer is flagged")
     logit: float | None = Field(description="intercept, contributions of all terms and `other`, summed")
     intercept: float | None
     other: float | None = Field(description="contributions of the terms that are not listed")

@@ -141,8 +141,9 @@ def _without_text(verdict: dict[str, Any]) -> dict[str, Any]:
     """The verdict without anything that quotes prompt or answer; numbers and places stay."""
     kept = {key: value for key, value in verdict.items() if key != "detail"}
     return kept | {
-        "spans": [span | {"text": "", "evidence": None} for span in verdict["spans"]],
-        "sentences": [sentence | {"text": ""} for sentence in verdict["sentences"]],
+        "explanation": None,
+        "spans": [span | {"text": "", "evidence": None, "reason": None} for span in verdict["spans"]],
+        "sentences": [sentence | {"text": "", "reason": None} for sentence in verdict["sentences"]],
         "terms": [term | {"token": None} for term in verdict["terms"]],
     }
 

@@ -121,6 +121,8 @@ def _one_evidence(span: Span, quote: int) -> Html:
     text = el("q", bdi(" ".join(span.text.split()), quote))
     head = html(text, el("span", f" score {span.score:.2f}", class_="quiet"))
     found = span.evidence
+    if span.reason:
+        head = html(head, el("div", bdi(span.reason, QUOTE)))
     if found is None:
         return el("li", head, el("div", "no passage text given", class_="quiet"))
     name, similarity = found.get("passage_id"), found.get("similarity")

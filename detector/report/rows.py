@@ -135,7 +135,7 @@ def _span(fields: Fields) -> Span:
         evidence.text("text")
         evidence.maybe_number("similarity")
     found = evidence.values if evidence else None
-    return Span(start, end, fields.text("text"), fields.number("score"), found)
+    return Span(start, end, fields.text("text"), fields.number("score"), found, fields.maybe_text("reason"))
 
 
 def _term(fields: Fields) -> Contribution:

@@ -56,10 +56,11 @@ function partLines(span) {
 }
 
 /** The passage text to compare a part with. */
-export function compared({ evidence }) {
-  if (!evidence) return [make("p", { className: "hint" }, "Nothing in the passages comes near it.")];
+export function compared({ evidence, reason }) {
+  const why = reason ? [make("p", { className: "why", dir: "auto" }, reason)] : [];
+  if (!evidence) return [...why, make("p", { className: "hint" }, "Nothing in the passages comes near it.")];
   const where = `Compare passage ${evidence.passage_id} (similarity ${number(evidence.similarity)}):`;
-  return [make("p", { className: "hint" }, where), make("blockquote", { dir: "auto" }, evidence.text)];
+  return [...why, make("p", { className: "hint" }, where), make("blockquote", { dir: "auto" }, evidence.text)];
 }
 
 function termLines(terms) {

@@ -37,6 +37,7 @@ export function verdictOf(verdict, parts, go) {
   const head = verdict.status === "checked" ? checked(verdict) : unchecked(verdict);
   return [
     ...head,
+    ...(verdict.explanation ? [make("p", { className: "why", dir: "auto" }, verdict.explanation)] : []),
     ...(action ? [make("p", { className: "action" }, action)] : []),
     ...tries(verdict.attempts),
     ...partsOf(parts, go),

@@ -51,12 +51,13 @@ def test_a_verdict_can_be_checked_from_its_own_numbers(contributions, intercept,
 
 def test_a_checked_verdict_is_written_in_full():
     evidence = {"passage_id": "2", "start": 0, "end": 4, "text": "1889", "similarity": 0.7}
+    why = "“1890” is not in the passages."
     found = detection(
         [2.0, 0.25],
-        spans=(Span(3, 7, "1890", 0.9, evidence),),
+        spans=(Span(3, 7, "1890", 0.9, evidence, why),),
         tokens=(TokenScore("In ", 0, 3, 0.1), TokenScore("1890", 3, 7, 0.9)),
         unlike_training={"distance": 1.5, "quantile": 0.995, "flag": True},
-        sentences=(SentenceScore(0, 7, "In 1890", 0.77),),
+        sentences=(SentenceScore(0, 7, "In 1890", 0.77, why),),
         detector={"id": "d", "version": "1"},
     )
     verdict = Verdict(found, threshold=0.5, flagged=True, action="annotate")
@@ -68,14 +69,26 @@ def test_a_checked_verdict_is_written_in_full():
         "flagged": True,
         "threshold": 0.5,
         "action": "annotate",
+        "explanation": why,
         "logit": 1.25,
         "intercept": -1.0,
         "other": 0.25,
         "shares": {"latent": 2.25, "grounding": 0.0, "residual": 0.0},
         "unlike_training": {"distance": 1.5, "quantile": 0.995, "flag": True},
         "detector": {"id": "d", "version": "1"},
-        "spans": [{"start": 3, "end": 7, "text": "1890", "score": 0.9, "evidence": evidence}],
-        "sentences": [{"start": 0, "end": 7, "text": "In 1890", "score": 0.77}],
+        "spans": [
+            {
+                "start": 3,
+                "end": 7,
+                "text": "1890",
+                "score": 0.9,
+                "evidence": evidence,
+                "reason": why,
+            }
+        ],
+        "sentences": [
+            {"start": 0, "end": 7, "text": "In 1890", "score": 0.77, "reason": why}
+        ],
         "terms": [
             {"kind": "latent", "name": "t0", "feature_id": 0, "contribution": 2.0, "token": " x", "start": 3},
         ],
