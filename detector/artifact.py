@@ -204,6 +204,7 @@ class Artifact:
             config |= {"ends": False, "adapter": False, "focus": 0, CHECKING: False}
         if version <= 3:
             config["binding"] = None
+            config["spans"] |= {"sentence": 0.0, "fault": None}
         try:
             adapter = Adapter.from_pretrained(folder) if config["adapter"] else None
             checking = cls.from_pretrained(folder / CHECKING) if config[CHECKING] else None

@@ -13,7 +13,7 @@ is not there in any unit, and does not follow from those that are, is absent.
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Container, Iterable, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
@@ -25,6 +25,7 @@ from groundwire.grounding import GroundingHead
 from groundwire.quantities import Quantity, follows, quantities
 from groundwire.scoring import Sentencewise
 from groundwire.sentences import spelt
+from groundwire.spans import Mark
 from groundwire.types import Token
 
 BINDING_TERMS = {
@@ -70,12 +71,11 @@ class BindingHead(GroundingHead):
         """The same terms with contributions times `factor`."""
         return BindingHead(self.names, self.shapes.scaled(factor))
 
-    def read(self, index: Binding, response: str, tokens: Sequence[Token], ends: Sequence[int]) -> Sentencewise:
+    def read(self, found: Sequence[Mapping[str, Fault]], tokens: Sequence[Token]) -> Sentencewise:
         """What each sentence of a response adds, and the token at which its slot begins.
 
-        tokens: those of `response`. ends: the last of each sentence, as `sentence_ends` gives them.
+        found: as `Binding.measure` gives it. tokens: those of the response.
         """
-        found = index.measure(response, bounds(tokens, ends))
         sizes = [[each[name].size if name in each else 0.0 for name in self.names] for each in found]
         until = [token.end for token in tokens]
         rows = [
@@ -83,6 +83,13 @@ class BindingHead(GroundingHead):
             for each in found
         ]
         return Sentencewise(self.shapes(tensor(sizes, dtype=float64)), tensor(rows))
+
+    def marks(self, found: Sequence[Mapping[str, Fault]]) -> list[Mark]:
+        """The faults with what each adds."""
+        named = [(name, fault) for each in found for name, fault in each.items() if name in self.names]
+        sizes = [[fault.size if own == name else 0.0 for own in self.names] for name, fault in named]
+        added = self.shapes(tensor(sizes, dtype=float64)).sum(1).tolist() if named else []
+        return [Mark(fault.start, fault.end, value) for (_, fault), value in zip(named, added, strict=True)]
 
 
 def bounds(tokens: Sequence[Token], ends: Sequence[int]) -> list[tuple[int, int]]:

@@ -12,6 +12,7 @@ from typing import Any
 from groundwire.abstention import abstained
 from groundwire.answering import Answering
 from groundwire.artifact import Artifact
+from groundwire.binding import bounds
 from groundwire.calibration import sigmoid, threshold_for
 from groundwire.engines.base import Adaptable, Asked, Engine
 from groundwire.errors import CaptureError, InputError, PromptTooLong
@@ -20,7 +21,7 @@ from groundwire.prompts import Rendered, rendered, tokenize_response
 from groundwire.reasons import Reasons
 from groundwire.sentences import sentence_ends
 from groundwire.source import Source
-from groundwire.spans import find_spans
+from groundwire.spans import Mark, find_spans
 from groundwire.types import (
     Contribution,
     Detection,
@@ -226,14 +227,18 @@ class Detector:
             TokenScore(text[t.start : t.end], t.start, t.end, sigmoid(logit))
             for t, logit in zip(tokens, readout.token_logits.tolist(), strict=True)
         ]
-        head, unlike = self.artifact.grounding, self.artifact.unlike
+        head, unlike, marks = self.artifact.grounding, self.artifact.unlike, list[Mark]()
         if self.artifact.scorer.end_shapes is not None:
             ends, binding = sentence_ends(text, tokens), self.artifact.binding
-            more = binding.read(source.binding, text, tokens, ends) if binding else None
+            faults = source.binding.measure(text, bounds(tokens, ends)) if binding else []
+            more = binding.read(faults, tokens) if binding else None
             readout = self.artifact.scorer.by_sentence(readout, ends, more)
+            marks = binding.marks(faults) if binding else []
         grounding = head.contributions(source.grounding.measure(text)).tolist() if head else []
         logit = readout.logit + sum(grounding)
-        spans, reasons = find_spans(text, scores, self.artifact.spans), Reasons(source, text)
+        reasons = Reasons(source, text)
+        sentences = _sentence_scores(readout, text, tokens, sum(grounding, 0.0), reasons)
+        spans = find_spans(text, scores, self.artifact.spans, sentences, marks)
         return Detection(
             status="checked",
             score=sigmoid(logit),
@@ -242,7 +247,7 @@ class Detector:
             contributions=self._contributions(readout, scores, grounding),
             spans=tuple(_with_evidence(span, text, source, reasons) for span in spans),
             tokens=tuple(scores),
-            sentences=_sentence_scores(readout, text, tokens, sum(grounding, 0.0), reasons),
+            sentences=sentences,
             unlike_training=unlike.measure(readout.mean_features) if unlike else None,
             detector=self._about,
             forward_seconds=readout.forward_seconds,

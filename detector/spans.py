@@ -4,35 +4,60 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
-from groundwire.types import Span, TokenScore
+from groundwire.types import SentenceScore, Span, TokenScore
 
 
 @dataclass(frozen=True)
 class SpanRule:
     """threshold: token score from which a token is unfaithful. merge_gap: spans at most this many code points apart
-    become one. min_length: shorter spans (code points) are dropped."""
+    become one. min_length: shorter spans (code points) are dropped. sentence: score of a sentence from which it may
+    hold spans. fault: log-odds from which a fault of the texts is a span, whatever its tokens score; None for none."""
 
     threshold: float = 0.5
     merge_gap: int = 1
     min_length: int = 2
+    sentence: float = 0.0
+    fault: float | None = None
 
 
-def find_spans(text: str, tokens: Sequence[TokenScore], rule: SpanRule) -> tuple[Span, ...]:
-    """Spans of `text` whose tokens score at least the rule's threshold, in order, without overlap.
+class Mark(NamedTuple):
+    """A fault of the texts at code points `[start, end)`: what it adds to the log-odds of its sentence."""
 
-    A span covers whole words and neither begins nor ends with white space; its score is its highest token's.
+    start: int
+    end: int
+    contribution: float
+
+
+def find_spans(
+    text: str,
+    tokens: Sequence[TokenScore],
+    rule: SpanRule,
+    sentences: Sequence[SentenceScore] = (),
+    marks: Sequence[Mark] = (),
+) -> tuple[Span, ...]:
+    """Spans of `text` whose tokens score at least the rule's threshold, or that a mark names; in order, apart.
+
+    A span covers whole words and neither begins nor ends with white space; its score is its highest token's, that of a
+    mark the score of its sentence. sentences: those of the text; none where they are not known. marks: within them.
     """
+    found = [(t.start, t.end, t.score) for t in tokens if t.score >= rule.threshold and t.end > t.start]
+    if sentences and rule.sentence > 0:
+        low = [s for s in sentences if s.score < rule.sentence]
+        found = [part for part in found if not any(s.start < part[1] and s.end > part[0] for s in low)]
+    for mark in marks if rule.fault is not None else ():
+        own = max((s.score for s in sentences if s.start <= mark.start < s.end), default=0.0)
+        if mark.contribution >= (rule.fault or 0.0) and own >= rule.sentence and mark.end > mark.start:
+            found.append((mark.start, mark.end, own))
     merged: list[tuple[int, int, float]] = []
-    for token in tokens:
-        if token.score < rule.threshold or token.end <= token.start:
-            continue
-        start, end = _whole_words(text, token.start, token.end)
+    for first, last, score in sorted(found):
+        start, end = _whole_words(text, first, last)
         if merged and start - merged[-1][1] <= rule.merge_gap:
             before = merged[-1]
-            merged[-1] = (before[0], max(before[1], end), max(before[2], token.score))
+            merged[-1] = (before[0], max(before[1], end), max(before[2], score))
         else:
-            merged.append((start, end, token.score))
+            merged.append((start, end, score))
     spans = []
     for start, end, score in merged:
         piece = text[start:end]

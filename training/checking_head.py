@@ -10,7 +10,7 @@ Then a response model weighs the worst sentence's end, its best window and the t
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,7 +20,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from groundwire.additive import Shapes
-from groundwire.binding import BINDING_TERMS, BindingHead, bounds
+from groundwire.binding import BINDING_TERMS, BindingHead, Fault, bounds
 from groundwire.prompts import tokenize_response
 from groundwire.sae import Dictionary, SparseEncoder
 from groundwire.sentences import sentence_ends
@@ -187,13 +187,19 @@ class SentenceModel:
         shapes = Shapes.piecewise_linear([np.array([0.0, 1.0])] * len(kept), [np.array([0.0, s]) for _, s in kept])
         return BindingHead(tuple(name for name, _ in kept), shapes)
 
-    def logits(self, sentences: Sentences, measured: Sequence[dict[str, float]]) -> Float[np.ndarray, " answers"]:
-        at = sentences.worst(self.end_weight, self.window_weight, self.slopes)
-        own = self.end_weight * sentences.ends[at] + self.window_weight * sentences.windows[at]
-        own = own + sentences.faults[at] @ np.asarray(self.slopes)
+    def of_sentences(
+        self, sentences: Sentences, measured: Sequence[dict[str, float]]
+    ) -> list[Float[np.ndarray, " sentences"]]:
+        """Log-odds of the sentences of each answer, up to calibration; its own terms count for each."""
+        own = self.end_weight * sentences.ends + self.window_weight * sentences.windows
+        own = own + sentences.faults @ np.asarray(self.slopes)
         grounding = self.response.grounding
-        extra = [float(grounding.contributions(m).sum()) for m in measured] if grounding else 0.0
-        return own + np.asarray(extra)
+        extra = [float(grounding.contributions(m).sum()) if grounding else 0.0 for m in measured]
+        at = sentences.offsets
+        return [own[a:b] + more for a, b, more in zip(at, at[1:], extra, strict=False)]
+
+    def logits(self, sentences: Sentences, measured: Sequence[dict[str, float]]) -> Float[np.ndarray, " answers"]:
+        return np.array([each.max() for each in self.of_sentences(sentences, measured)])
 
 
 def fit_sentences(
@@ -218,12 +224,17 @@ def fit_sentences(
     return SentenceModel(end_weight, window_weight, slopes, response)
 
 
-def fault_sizes(tokenizer: Any, examples: Sequence[LabelledExample]) -> Float[np.ndarray, "sentences terms"]:
-    """Of every sentence of the answers, in order: the size of its worst fault, by term; 0 without one."""
+def find_faults(tokenizer: Any, examples: Sequence[LabelledExample]) -> list[list[dict[str, Fault]]]:
+    """Of every answer: the faults of each of its sentences, by term."""
     found = []
     for example, source in with_sources(examples):
         tokens = tokenize_response(tokenizer, example.response)
         places = bounds(tokens, sentence_ends(example.response, tokens))
-        for each in source.binding.measure(example.response, places):
-            found.append([each[name].size if name in each else 0.0 for name in BINDING])
-    return np.array(found).reshape(-1, len(BINDING))
+        found.append(source.binding.measure(example.response, places))
+    return found
+
+
+def fault_sizes(found: Sequence[Sequence[Mapping[str, Fault]]]) -> Float[np.ndarray, "sentences k"]:
+    """Of every sentence, in order: the size of its worst fault, by term; 0 without one."""
+    sizes = [[each[name].size if name in each else 0.0 for name in BINDING] for own in found for each in own]
+    return np.array(sizes).reshape(-1, len(BINDING))

@@ -19,12 +19,15 @@ from tqdm import tqdm
 
 from groundwire.artifact import Artifact, Probe
 from groundwire.batch.identity import digest
+from groundwire.binding import Fault, bounds
 from groundwire.detector import DEFAULT_ARTIFACT, Detector
 from groundwire.engines.reader import load_reader
 from groundwire.engines.transformers import TransformersEngine
 from groundwire.errors import InputError
+from groundwire.prompts import tokenize_response
 from groundwire.sae import Dictionary, load_dictionary
 from groundwire.scoring import Pooling, Scorer
+from groundwire.sentences import sentence_ends
 from groundwire.training.calibrate import Calibrated, calibrate
 from groundwire.training.card import render_card
 from groundwire.training.checking import Checking, CheckingOptions, train_checking
@@ -37,6 +40,7 @@ from groundwire.training.checking_head import (
     Sentences,
     distil,
     fault_sizes,
+    find_faults,
     fit_sentences,
 )
 from groundwire.training.data import LabelledExample, Part, part_of, read_labelled
@@ -47,8 +51,8 @@ from groundwire.training.pack import smoothed
 from groundwire.training.response import measure
 from groundwire.training.rows import TokenRows, collect_rows, join
 from groundwire.training.run import licences_of
-from groundwire.training.tokens import TokenCalibration, calibrate_tokens
-from groundwire.types import Term
+from groundwire.training.tokens import Seen, TokenCalibration, calibrate_tokens
+from groundwire.types import SentenceScore, Term
 
 GROUNDING = ("absent_share",)  # best with a data set left out, of those tried
 SMOOTHINGS = (0, 1, 2, 4)
@@ -192,7 +196,8 @@ def checking_artifact(
     ends = np.concatenate([a.ends + start for a, start in zip(answers, rows.offsets, strict=False)])
     ids = [term.feature_id for term in base.terms if term.kind == "latent" and term.feature_id is not None]
     head = distil(dictionary, ids, checking.readings, rows, ends)
-    sentences = Sentences.of(head, rows, answers, fault_sizes(engine.tokenizer, ordered))
+    faults = find_faults(engine.tokenizer, ordered)
+    sentences = Sentences.of(head, rows, answers, fault_sizes(faults))
     labels, sets = np.array([e.label for e in ordered]), np.array([e.dataset for e in ordered])
     measured = measure(ordered)
     model = fit_sentences(sentences, measured, labels, sets, GROUNDING)
@@ -203,7 +208,8 @@ def checking_artifact(
         own = sets == name
         glass[name] = {"head": auc(labels[own], logits[own]), "adapter": auc(labels[own], alone[own])}
     calibrated = calibrate(logits, labels, np.array([e.group for e in ordered]), sets)
-    tokens, smoothing = _tokens(engine.tokenizer, ordered, rows, head)
+    seen = _seen(engine.tokenizer, ordered, calibrated, model, model.of_sentences(sentences, measured), faults)
+    tokens, smoothing = _tokens(engine.tokenizer, ordered, rows, head, seen)
     packed = _packed(
         base, engine, head, model, calibrated, tokens, smoothing, adapter=adapter, version=version, rows=len(ordered)
     )
@@ -250,16 +256,39 @@ def _spoken(
 
 
 def _tokens(
-    tokenizer: Any, examples: Sequence[LabelledExample], rows: TokenRows, head: CheckingHead
+    tokenizer: Any, examples: Sequence[LabelledExample], rows: TokenRows, head: CheckingHead, seen: Sequence[Seen]
 ) -> tuple[TokenCalibration, int]:
     """Token calibration and span rule, with the smoothing whose spans are best over the data sets that have some."""
     sums = head.sums(rows.rows, head.tokens)
     by_answer = [sums[a:b] for a, b in zip(rows.offsets, rows.offsets[1:], strict=False)]
     found = {
-        half: calibrate_tokens(tokenizer, examples, [smoothed(own, half) for own in by_answer]) for half in SMOOTHINGS
+        half: calibrate_tokens(tokenizer, examples, [smoothed(own, half) for own in by_answer], seen)
+        for half in SMOOTHINGS
     }
     best = max(found, key=lambda half: found[half].figures["span_f1"] or 0.0)
     return found[best], best
+
+
+def _seen(
+    tokenizer: Any,
+    examples: Sequence[LabelledExample],
+    calibrated: Calibrated,
+    model: SentenceModel,
+    logits: Sequence[np.ndarray],
+    faults: Sequence[Sequence[Mapping[str, Fault]]],
+) -> list[Seen]:
+    """Sentences with their scores, and marks, as the detector will have them."""
+    binding, found = model.binding(), []
+    for example, own, theirs in zip(examples, logits, faults, strict=True):
+        tokens = tokenize_response(tokenizer, example.response)
+        places = bounds(tokens, sentence_ends(example.response, tokens))
+        sentences = tuple(
+            SentenceScore(start, end, example.response[start:end], float(score))
+            for (start, end), score in zip(places, calibrated.scores(own), strict=True)
+        )
+        marks = binding.scaled(calibrated.scale).marks(theirs) if binding else []
+        found.append(Seen(sentences, tuple(marks)))
+    return found
 
 
 def _packed(

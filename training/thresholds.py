@@ -14,7 +14,8 @@ A group's loss is the share of its faithful rows that are flagged; the threshold
 What is guaranteed: for a new group exchangeable with those calibrated on, the expected loss is at most the limit; the
 expectation is over the calibration groups as well (marginal), so a particular threshold may do a little worse. With
 several data sets the left side is the mean over data sets, and the guarantee is for a new group of a data set drawn
-with equal chance; data sets with fewer than 1 / limit groups, which alone could promise nothing, count as one. Nothing is guaranteed under shift: for other kinds of text, or another model's answers.
+with equal chance; data sets with fewer than 1 / limit groups, which alone could promise nothing, count as one. Nothing
+is guaranteed under shift: for other kinds of text, or another model's answers.
 Where the logits are out-of-fold, those of the shipped model, which was fitted on all rows, are exchangeable with them
 only approximately.
 """

@@ -6,7 +6,7 @@ Both are learned from out-of-fold token sums of the responses whose spans are la
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -14,17 +14,19 @@ from jaxtyping import Float
 from scipy.special import expit
 
 from groundwire.prompts import tokenize_response
-from groundwire.spans import SpanRule, find_spans
+from groundwire.spans import Mark, SpanRule, find_spans
 from groundwire.training.calibrate import platt
 from groundwire.training.data import LabelledExample
 from groundwire.training.metrics import auc
-from groundwire.types import Token, TokenScore
+from groundwire.types import SentenceScore, Token, TokenScore
 
 MIN_UNFAITHFUL_TOKENS = 50
 # Candidate thresholds stand at these quantiles of the token scores, candidate gaps in code points.
 QUANTILES = np.linspace(0.5, 0.995, 30)
 GAPS = (1, 12, 40, 120)
 MIN_LENGTH = 2
+SENTENCES = (0.0, 0.2, 0.3, 0.4, 0.5, 0.6)  # scores
+FAULTS = (None, 0.25, 0.5, 1.0, 2.0)  # log-odds
 
 
 @dataclass(frozen=True)
@@ -37,10 +39,24 @@ class TokenCalibration:
     figures: dict[str, Any]
 
 
+@dataclass(frozen=True)
+class Seen:
+    """What is known of a response besides its tokens: its sentences with their scores, and the faults of its text."""
+
+    sentences: tuple[SentenceScore, ...] = ()
+    marks: tuple[Mark, ...] = ()
+
+
 def calibrate_tokens(
-    tokenizer: Any, examples: Sequence[LabelledExample], token_sums: Sequence[Float[np.ndarray, " _"]]
+    tokenizer: Any,
+    examples: Sequence[LabelledExample],
+    token_sums: Sequence[Float[np.ndarray, " _"]],
+    seen: Sequence[Seen] = (),
 ) -> TokenCalibration:
     """Scale, intercept and span rule from rows with labelled spans.
+
+    seen: of each response, where it is read by sentences: then the rule also says in which of them spans may lie, and
+    which faults are spans.
 
     Where too few tokens are labelled unfaithful, nothing is learned: sums are taken as log-odds as they are, and the
     figures say None.
@@ -60,34 +76,51 @@ def calibrate_tokens(
         ]
         for i in labelled
     }
-    rule, best = _best_rule(examples, scored, expit(intercept + scale * sums))
+    rule, best = _best_rule(examples, scored, expit(intercept + scale * sums), seen)
     return TokenCalibration(
         intercept, scale, rule, {"token_auc": auc(joined, sums), "span_f1": best, "labelled_responses": len(labelled)}
     )
 
 
-def span_f1(examples: Sequence[LabelledExample], scored: dict[int, list[TokenScore]], rule: SpanRule) -> float:
-    """F1 over characters, all responses together, of the spans that `rule` draws."""
-    hit = drawn = wanted = 0
+def span_f1(
+    examples: Sequence[LabelledExample],
+    scored: dict[int, list[TokenScore]],
+    rule: SpanRule,
+    seen: Sequence[Seen] = (),
+) -> float:
+    """F1 over characters of the spans that `rule` draws, mean over data sets: each has spans of its own length."""
+    counts: dict[str, list[int]] = {}
     for i, tokens in scored.items():
         response = examples[i].response
         found, truth = np.zeros(len(response), bool), np.zeros(len(response), bool)
-        for span in find_spans(response, tokens, rule):
+        more = seen[i] if seen else Seen()
+        for span in find_spans(response, tokens, rule, more.sentences, more.marks):
             found[span.start : span.end] = True
         for start, end in examples[i].spans or ():
             truth[start:end] = True
-        hit, drawn, wanted = hit + int((found & truth).sum()), drawn + int(found.sum()), wanted + int(truth.sum())
-    return 2 * hit / max(1, drawn + wanted)
+        own = counts.setdefault(examples[i].dataset, [0, 0, 0])
+        for k, number in enumerate(((found & truth).sum(), found.sum(), truth.sum())):
+            own[k] += int(number)
+    values = [2 * hit / max(1, drawn + wanted) for hit, drawn, wanted in counts.values() if wanted]
+    return float(np.mean(values)) if values else 0.0
 
 
 def _best_rule(
-    examples: Sequence[LabelledExample], scored: dict[int, list[TokenScore]], scores: np.ndarray
+    examples: Sequence[LabelledExample],
+    scored: dict[int, list[TokenScore]],
+    scores: np.ndarray,
+    seen: Sequence[Seen],
 ) -> tuple[SpanRule, float]:
     thresholds = np.unique(np.quantile(scores, QUANTILES))
-    rules = [SpanRule(float(threshold), gap, MIN_LENGTH) for threshold in thresholds for gap in GAPS]
-    values = [span_f1(examples, scored, rule) for rule in rules]
-    best = int(np.argmax(values))
-    return rules[best], values[best]
+    best, value = SpanRule(min_length=MIN_LENGTH), -1.0
+    for turn in range(3 if seen else 1):  # tokens, sentences, and tokens once more
+        if turn == 1:
+            rules = [replace(best, sentence=score, fault=fault) for score in SENTENCES for fault in FAULTS]
+        else:
+            rules = [replace(best, threshold=float(t), merge_gap=gap) for t in thresholds for gap in GAPS]
+        values = [span_f1(examples, scored, rule, seen) for rule in rules]
+        best, value = rules[int(np.argmax(values))], max(values)
+    return best, value
 
 
 def inside(tokens: Sequence[Token], spans: Sequence[tuple[int, int]]) -> np.ndarray:

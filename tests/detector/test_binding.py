@@ -136,12 +136,23 @@ def test_a_head_adds_by_sentence_and_points_at_the_token():
     tokens = [Token(i, word.start(), word.end()) for i, word in enumerate(words)]
     ends = [5, 10]
     assert bounds(tokens, ends) == [(0, 32), (32, len(response))]
-    read = head("misplaced_names", "misplaced_quantities").read(index(), response, tokens, ends)
-    (slot,) = index().measure(response, bounds(tokens, ends))[1].values()
+    measured = index().measure(response, bounds(tokens, ends))
+    read = head("misplaced_names", "misplaced_quantities").read(measured, tokens)
+    (slot,) = measured[1].values()
     assert read.contributions.tolist() == [[0, 0], [0, pytest.approx(4 * slot.size)]]
     assert read.rows.tolist() == [[-1, -1], [-1, 9]]
-    halved = head("misplaced_quantities").scaled(0.5).read(index(), response, tokens, ends)
+    halved = head("misplaced_quantities").scaled(0.5).read(measured, tokens)
     assert float(halved.contributions[1, 0]) == pytest.approx(2 * slot.size)
+
+
+def test_a_head_marks_what_it_counts():
+    response = "Revenue rose to 4.6 million. Castervik bought Brenholt in February."
+    measured = index().measure(response, [(0, 28), (29, len(response))])
+    (mark,) = head("misplaced_quantities").marks(measured)
+    assert response[mark.start : mark.end] == "4.6 million"
+    assert mark.contribution == pytest.approx(4 * measured[0]["misplaced_quantities"].size)
+    assert len(head("misplaced_quantities", "reversed_names").marks(measured)) == 2
+    assert head("misplaced_names").marks([{}]) == []
 
 
 def test_unknown_terms_are_refused():

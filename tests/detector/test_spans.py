@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from groundwire.spans import SpanRule, find_spans
-from groundwire.types import TokenScore
+from groundwire.spans import Mark, SpanRule, find_spans
+from groundwire.types import SentenceScore, TokenScore
 
 RULES = st.builds(SpanRule, st.floats(0.1, 0.9), st.integers(0, 4), st.integers(1, 4))
 
@@ -87,3 +87,22 @@ def test_the_parts_of_one_character_mark_it_once():
     text = "a 東 b"
     tokens = [TokenScore("東", 2, 3, score) for score in (0.6, 0.9, 0.2)]
     assert [(s.start, s.end, s.score) for s in find_spans(text, tokens, SpanRule(min_length=1))] == [(2, 3, 0.9)]
+
+
+def test_marks_are_spans_and_sentences_that_score_low_hold_none():
+    text = "It rose to 45 million. It fell in May."
+    words = [(0, 2), (3, 7), (8, 10), (11, 13), (14, 22), (23, 25), (26, 30), (31, 33), (34, 38)]
+    tokens = [TokenScore(text[a:b], a, b, 0.9 if text[a:b] in ("rose", "fell") else 0.1) for a, b in words]
+    sentences = [SentenceScore(0, 22, text[:22], 0.8), SentenceScore(23, 38, text[23:], 0.3)]
+    marks = [Mark(11, 21, 1.5), Mark(34, 37, 1.5)]
+
+    def found(**rule):
+        return [(s.text, s.score) for s in find_spans(text, tokens, SpanRule(**rule), sentences, marks)]
+
+    assert found() == [("rose", 0.9), ("fell", 0.9)]
+    assert found(sentence=0.5) == [("rose", 0.9)]
+    assert found(fault=1.0) == [("rose", 0.9), ("45 million", 0.8), ("fell", 0.9), ("May", 0.3)]
+    assert found(fault=1.0, sentence=0.5) == [("rose", 0.9), ("45 million", 0.8)]
+    assert found(fault=2.0) == found()
+    assert found(fault=1.0, sentence=0.5, merge_gap=4) == [("rose to 45 million", 0.9)]
+    assert find_spans(text, tokens, SpanRule(fault=1.0)) == find_spans(text, tokens, SpanRule())

@@ -86,9 +86,7 @@ def test_a_checked_verdict_is_written_in_full():
                 "reason": why,
             }
         ],
-        "sentences": [
-            {"start": 0, "end": 7, "text": "In 1890", "score": 0.77, "reason": why}
-        ],
+        "sentences": [{"start": 0, "end": 7, "text": "In 1890", "score": 0.77, "reason": why}],
         "terms": [
             {"kind": "latent", "name": "t0", "feature_id": 0, "contribution": 2.0, "token": " x", "start": 3},
         ],
