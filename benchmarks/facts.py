@@ -4,9 +4,9 @@
 
 DATA is the folder of labelled data. Of sets that the checking reader learns from, only the groups kept for figures are
 scored; summedits, dolly and refchecker are whole but for `--rows`; `everyday` lies beside this script and is written by
-hand. Beside it stand what the adapter alone and the terms of the texts alone would tell, the model's own reading, absent
-words and length. The own reading (the second detector) was
-trained on some of these sets, so its figures there flatter it: the table says which.
+hand. Beside it stand what the adapter and the terms of the texts would each tell alone, the model's own reading, absent
+words and length. The own reading (the second detector) was trained on some of these sets, so its figures there flatter
+it: the table says which.
 """
 
 from __future__ import annotations

@@ -18,7 +18,12 @@ from typing import Any
 
 RESULTS = Path(__file__).parent / "results"
 README = Path(__file__).parents[1] / "README.md"
-PAGES = (README, README.parent / "docs" / "own-reading.md", README.parent / "docs" / "vllm.md")
+PAGES = (
+    README,
+    README.parent / "docs" / "checking.md",
+    README.parent / "docs" / "own-reading.md",
+    README.parent / "docs" / "vllm.md",
+)
 _TABLE = re.compile(r"(<!-- table:(?P<name>[\w.-]+) -->\n).*?(<!-- /table -->)", re.DOTALL)
 _MARKER = re.compile(r"<!-- /?table\b.*?-->")
 
