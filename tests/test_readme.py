@@ -21,8 +21,9 @@ def test_the_guard_block_runs_as_it_stands() -> None:
     assert block
     done = subprocess.run([sys.executable, "-c", block[1]], capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
-    answer, verdict = done.stdout.strip().split("\n")
+    answer, line, verdict = done.stdout.strip().split("\n")
     assert answer == "The bridge opened in 1931 and was designed by Sir Edmund Blackwood."
+    assert line.startswith(("unfaithful (score 0.", "faithful (score 0."))
     score, flagged = verdict.split()[:2]
     assert 0 < float(score) < 1
     assert flagged in ("True", "False")

@@ -90,7 +90,7 @@ def verdict_types(pa: Any) -> dict[str, Any]:
     number, whole, text = pa.float64(), pa.int64(), pa.string()
     place = {"start": whole, "end": whole}
     evidence = pa.struct({"passage_id": text, **place, "text": text, "similarity": number})
-    span = pa.struct({**place, "text": text, "score": number, "evidence": evidence})
+    span = pa.struct({**place, "text": text, "score": number, "evidence": evidence, "reason": text})
     term = pa.struct(
         {
             "kind": text,
@@ -101,7 +101,7 @@ def verdict_types(pa: Any) -> dict[str, Any]:
             "start": whole,
         }.items()
     )
-    sentence = pa.struct({**place, "text": text, "score": number})
+    sentence = pa.struct({**place, "text": text, "score": number, "reason": text})
     token = pa.struct({"token": text, **place, "score": number})
     return {
         "status": text,
@@ -112,6 +112,7 @@ def verdict_types(pa: Any) -> dict[str, Any]:
         "flagged": pa.bool_(),
         "threshold": number,
         "action": text,
+        "explanation": text,
         "logit": number,
         "intercept": number,
         "other": number,
