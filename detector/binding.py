@@ -36,6 +36,7 @@ BINDING_TERMS = {
 }
 SENTENCES = 8  # of the passages, the nearest, in which slots are looked for
 SLOTS = 12  # of a sentence, the first
+MOST_SENTENCES = 256  # of an answer, the first: so many are compared, whatever stands in it
 MARGIN = 0.1  # of a gap, that means nothing: words lie a little nearer to one value or another in any text
 BESIDE = 0.15  # weight of a word that only stands in the sentence before or after
 # How fast a word counts less with its distance to a quantity, in words: 1 / (1 + NEAR * words). Who acts often stands
@@ -177,9 +178,10 @@ class Binding:
 
     def measure(self, response: str, sentences: Sequence[tuple[int, int]]) -> list[dict[str, Fault]]:
         """Of each sentence, given by its code points `[start, end)`: its worst fault of each term that it has one
-        of."""
+        of. Sentences after the first `MOST_SENTENCES` have none."""
         cited = [found.span() for found in CITATION.finditer(response)]
-        return [self._sentence(response, start, end, cited) for start, end in sentences]
+        first, rest = sentences[:MOST_SENTENCES], sentences[MOST_SENTENCES:]
+        return [*(self._sentence(response, start, end, cited) for start, end in first), *({} for _ in rest)]
 
     def _sentence(self, response: str, start: int, end: int, cited: Sequence[tuple[int, int]]) -> dict[str, Fault]:
         line = _Line(response, start, end, self._names)

@@ -7,7 +7,9 @@ the nearest passage text is quoted.
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Mapping
+from functools import cached_property
 from typing import Any
 
 from groundwire.binding import Fault
@@ -19,6 +21,7 @@ from groundwire.source import Source
 QUOTE = 160  # characters of a passage that a reason quotes, at most
 NEAR = 0.35  # similarity from which the nearest passage text speaks of the same thing
 SAME = 0.6  # similarity from which it says the same, but for a negation
+TOUCHED = 8  # sentences of a part that are looked at
 MOST = 3  # words that a reason lists
 ORDER = ("absent_quantities", "misplaced_quantities", "misplaced_names", "reversed_names")  # the surest first
 
@@ -29,6 +32,7 @@ class Reasons:
     def __init__(self, source: Source, response: str) -> None:
         self._source, self._response = source, response
         self._sentences = list(sentences(response))
+        self._ends = [sentence.end for sentence in self._sentences]
         self._faults: dict[tuple[int, int], Mapping[str, Fault]] = {}
 
     def of(self, start: int, end: int) -> str | None:
@@ -38,7 +42,11 @@ class Reasons:
         """
         if not self._source.passages:
             return None
-        touched = [each for each in self._sentences if each.start < end and each.end > start]
+        touched = list[Sentence]()
+        for each in self._sentences[bisect_right(self._ends, start) :]:
+            if each.start >= end or len(touched) == TOUCHED:
+                break
+            touched.append(each)
         faults = [(term, each) for sentence in touched for term, each in self._measured(sentence).items()]
         faults.sort(key=lambda found: (not (found[1].start < end and found[1].end > start), ORDER.index(found[0])))
         if faults:
@@ -104,9 +112,14 @@ class Reasons:
         passage = self._source.passages[number]
         if passage.id is not None:
             return f" (passage {passage.id})" if len(self._source.passages) > 1 else ""
-        numbers = {piece.number for piece in self._source.evidence.pieces}
-        own = [p.number for p in self._source.evidence.pieces if p.passage == number and p.start <= at < p.end]
-        return f" (passage {own[0]})" if own and len(numbers) > 1 else ""
+        pieces = self._source.evidence.pieces
+        place = bisect_right(pieces, (number, at), key=lambda piece: (piece.passage, piece.start)) - 1
+        return f" (passage {pieces[place].number})" if self._numbered and place >= 0 else ""
+
+    @cached_property
+    def _numbered(self) -> bool:
+        """Whether the text itself counts several passages."""
+        return len({piece.number for piece in self._source.evidence.pieces}) > 1
 
 
 def _plain(text: str) -> list[str]:

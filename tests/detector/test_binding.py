@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from groundwire.additive import Shapes
-from groundwire.binding import BINDING_TERMS, SENTENCES, SLOTS, Binding, BindingHead, bounds
+from groundwire.binding import BINDING_TERMS, MOST_SENTENCES, SENTENCES, SLOTS, Binding, BindingHead, bounds
 from groundwire.errors import ArtifactError
 from groundwire.evidence import EvidenceIndex
 from groundwire.sentences import sentences
@@ -159,3 +159,11 @@ def test_unknown_terms_are_refused():
     with pytest.raises(ArtifactError, match=r"terms \['absent_words'\]"):
         head("absent_words")
     assert [term.name for term in head(*BINDING_TERMS).terms] == list(BINDING_TERMS.values())
+
+
+def test_a_very_long_answer_is_compared_at_its_beginning():
+    sentence = "Revenue rose to 4.6 million."
+    places = [(i * 29, i * 29 + len(sentence)) for i in range(MOST_SENTENCES + 2)]
+    measured = index().measure(f"{sentence} " * len(places), places)
+    assert len(measured) == len(places)
+    assert [bool(each) for each in measured] == [True] * MOST_SENTENCES + [False] * 2
