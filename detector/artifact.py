@@ -204,7 +204,7 @@ class Artifact:
             config |= {"ends": False, "adapter": False, "focus": 0, CHECKING: False}
         if version <= 3:
             config["binding"] = None
-            config["spans"] |= {"sentence": 0.0, "fault": None}
+            config["spans"] = {**config.get("spans", {}), "sentence": 0.0, "fault": None}
         try:
             adapter = Adapter.from_pretrained(folder) if config["adapter"] else None
             checking = cls.from_pretrained(folder / CHECKING) if config[CHECKING] else None
@@ -292,6 +292,7 @@ class Artifact:
             self,
             scorer=replace(self.scorer, intercept=self.scorer.intercept + shift),
             thresholds={name: _shifted(score, shift) for name, score in self.thresholds.items()},
+            spans=replace(self.spans, sentence=_shifted(self.spans.sentence, shift)),
             prevalence=prevalence,
             checking=self.checking.at_prevalence(prevalence) if self.checking else None,
         )

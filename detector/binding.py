@@ -13,10 +13,10 @@ is not there in any unit, and does not follow from those that are, is absent.
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Container, Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import pairwise
+from itertools import groupby, islice, pairwise
 
 from torch import float64, tensor
 
@@ -37,6 +37,9 @@ BINDING_TERMS = {
 SENTENCES = 8  # of the passages, the nearest, in which slots are looked for
 SLOTS = 12  # of a sentence, the first
 MOST_SENTENCES = 256  # of an answer, the first: so many are compared, whatever stands in it
+PREPOSITIONS = frozenset(
+    ("in", "at", "on", "for", "from", "of", "to", "with", "under", "near", "after", "befor", "over")
+)
 MARGIN = 0.1  # of a gap, that means nothing: words lie a little nearer to one value or another in any text
 BESIDE = 0.15  # weight of a word that only stands in the sentence before or after
 # How fast a word counts less with its distance to a quantity, in words: 1 / (1 + NEAR * words). Who acts often stands
@@ -101,13 +104,15 @@ def bounds(tokens: Sequence[Token], ends: Sequence[int]) -> list[tuple[int, int]
 
 @dataclass(frozen=True)
 class _Slot:
-    """place: number of its first word in the sentence. words: its own, reduced. quantity: None for a name."""
+    """place: number of its first word in the sentence. words: its own, reduced. quantity: None for a name. aside:
+    whether a preposition stands before it."""
 
     place: int
     words: tuple[str, ...]
     start: int
     end: int
     quantity: Quantity | None
+    aside: bool = False
 
     @property
     def weighty(self) -> bool:
@@ -130,15 +135,16 @@ class _Slot:
 class _Line:
     """A sentence: places of its words, without those of quantities, and its slots in order."""
 
-    def __init__(self, text: str, start: int, end: int, names: Container[str]) -> None:
-        """names: words of which the first of a sentence, which has a capital anyway, is a name."""
+    def __init__(self, text: str, start: int, end: int, names: Container[str], *, articles: bool = False) -> None:
+        """names: words of which the first of a sentence, which has a capital anyway, is a name. articles: whether "a
+        week" is a quantity."""
         words = list(spelt(text, start, end))
         self._text = text
         self.places: dict[str, list[int]] = {}
         self.slots: list[_Slot] = []
         self.passive = any(word == "by" for _, _, word in words)
         taken = set[int]()
-        for quantity in quantities(text, start, end):
+        for quantity in quantities(text, start, end, articles=articles):
             # Quantities and words are ascending and apart.
             first = bisect_right(words, quantity.start, key=lambda word: word[1])
             last = bisect_left(words, quantity.end, key=lambda word: word[0])
@@ -151,7 +157,11 @@ class _Line:
                 continue
             self.places.setdefault(word, []).append(place)
             if text[first].isupper() and last - first > 1 and (place > 0 or word in names):
-                self.slots.append(_Slot(place, (word,), first, last, None))
+                before = place - 1
+                while before >= 0 and text[words[before][0]].isupper():  # the name's other words
+                    before -= 1
+                aside = before >= 0 and words[before][2] in PREPOSITIONS
+                self.slots.append(_Slot(place, (word,), first, last, None, aside))
         self.slots.sort(key=lambda slot: slot.place)
 
     def whole(self, slot: _Slot) -> tuple[int, int]:
@@ -169,7 +179,8 @@ class _Line:
 
 
 class Binding:
-    """The slots of passages, to be compared with those of answers. Keeps what it has looked up; linear in an answer."""
+    """The slots of passages, to be compared with those of answers. Keeps what it has looked up; each sentence of an
+    answer costs a search of the passages."""
 
     def __init__(self, evidence: EvidenceIndex, prompt: str) -> None:
         """evidence: of the passages. prompt: of which what asks is never at fault, since an answer repeats it."""
@@ -188,7 +199,10 @@ class Binding:
         slots = [s for s in line.slots if not self._given(s, response, start, cited)]
         near = self._evidence.nearest(response, start, end, SENTENCES) if slots else []
         found: dict[str, Fault] = {}
-        for term, fault in (*(self._fault(slot, line, near) for slot in slots[:SLOTS]), self._reversed(line, near)):
+        for term, fault in (
+            *(self._fault(slot, line, near) for slot in slots[:SLOTS]),
+            self._reversed(slots, line, near),
+        ):
             if fault is not None and (term not in found or fault.size > found[term].size):
                 found[term] = fault
         return found
@@ -199,7 +213,7 @@ class Binding:
             return True
         if slot.quantity is None or slot.quantity.dimension != "number":
             return False
-        return response[slot.end : slot.end + 1] in (".", ")") and not response[start : slot.start].strip(" -*(#")
+        return response[slot.end : slot.end + 1] in (".", ")") and not response[start : slot.start].strip(" \t\r\n-*(#")
 
     def _fault(self, slot: _Slot, line: _Line, near: Sequence[int]) -> tuple[str, Fault | None]:
         fall, around = NEAR if slot.quantity else 0.0, dict[str, float]()
@@ -208,14 +222,14 @@ class Binding:
                 distance = min(abs(place - slot.place) for place in places)
                 around[word] = self._evidence.idf(word) / (1 + fall * distance)
         others = [each for each in line.slots if each is not slot]
-        theirs = [(number, each) for number in near for each in self._line(number).slots[:SLOTS]]
-        same = [(number, each) for number, each in theirs if each.same(slot)]
+        theirs = [(number, each) for number in near for each in self._line(number).slots]
+        same = [(number, each) for number, each in theirs if each.same(slot)][: 2 * SENTENCES]
         own = max((self._support(around, number, each, fall) for number, each in same), default=-1.0)
         kinds = {slot.kind, *(each.kind for _, each in same)}  # "30" may mean "30 days", so "40 days" could replace it
         other, best = 0.0, None
-        for number, each in theirs:
+        for number, each in self._first(theirs, kinds):
             # What the sentence says beside it is no other value.
-            if each.kind not in kinds or each.same(slot) or any(each.same(said) for said in others):
+            if each.same(slot) or any(each.same(said) for said in others):
                 continue
             support = self._support(around, number, each, fall)
             if best is None or support > other:
@@ -230,15 +244,21 @@ class Binding:
         term = "misplaced_quantities" if slot.quantity else "misplaced_names"
         return term, self._made(line, slot, gap, best) if gap > 0 else None
 
-    def _reversed(self, line: _Line, near: Sequence[int]) -> tuple[str, Fault | None]:
-        """Two names that the nearest passage sentence has in the other order, both active or both passive."""
-        names = list(dict.fromkeys(slot.words[0] for slot in line.slots if slot.quantity is None))
+    def _first(self, theirs: Sequence[tuple[int, _Slot]], kinds: Container[str]) -> Iterator[tuple[int, _Slot]]:
+        """Of each passage sentence the first `SLOTS` slots of these kinds."""
+        for _, own in groupby(theirs, key=lambda pair: pair[0]):
+            yield from islice((pair for pair in own if pair[1].kind in kinds), SLOTS)
+
+    def _reversed(self, slots: Sequence[_Slot], line: _Line, near: Sequence[int]) -> tuple[str, Fault | None]:
+        """Two names that the nearest passage sentence has in the other order, both active or both passive. A name
+        behind a preposition may stand anywhere: "In Rome, Anna met Bob"."""
+        names = list(dict.fromkeys(slot.words[0] for slot in slots if slot.quantity is None and not slot.aside))
         if len(names) < 2 or not near:
             return "reversed_names", None
         theirs = self._line(near[0])
         if line.passive != theirs.passive:
             return "reversed_names", None
-        first = {slot.words[0]: slot for slot in reversed(theirs.slots) if slot.quantity is None}
+        first = {s.words[0]: s for s in reversed(theirs.slots) if s.quantity is None and not s.aside}
         for one, two in pairwise(name for name in names if name in first):
             if first[one].place > first[two].place:
                 slot = next(slot for slot in line.slots if slot.words == (two,))
@@ -277,7 +297,7 @@ class Binding:
     def _line(self, number: int) -> _Line:
         if number not in self._lines:
             text = self._evidence.text(number)
-            self._lines[number] = _Line(text, 0, len(text), self._names)
+            self._lines[number] = _Line(text, 0, len(text), self._names, articles=True)
         return self._lines[number]
 
     @cached_property

@@ -39,7 +39,7 @@ from groundwire.types import (
 
 DEFAULT_ARTIFACT = Path(__file__).parent / "pretrained" / "smollm2-135m-instruct-q4_1"
 DEFAULT_TARGET = "balanced_accuracy"
-DOUBTFUL = 0.3  # score above which a sentence is worth a reason
+DOUBTFUL = 0.3  # score above which a sentence is worth a reason, where the threshold is not lower
 LOG = logging.getLogger(__name__)
 NO_TOKENS = "the tokenizer makes no token of the response"
 
@@ -237,7 +237,7 @@ class Detector:
         grounding = head.contributions(source.grounding.measure(text)).tolist() if head else []
         logit = readout.logit + sum(grounding)
         reasons = Reasons(source, text)
-        sentences = _sentence_scores(readout, text, tokens, sum(grounding, 0.0), reasons)
+        sentences = _sentence_scores(readout, text, tokens, sum(grounding, 0.0), reasons, min(DOUBTFUL, self.threshold))
         spans = find_spans(text, scores, self.artifact.spans, sentences, marks)
         return Detection(
             status="checked",
@@ -348,7 +348,7 @@ def _second(artifact: Artifact, engine: Engine, reading: Reading | None) -> tupl
 
 
 def _sentence_scores(
-    readout: Readout, text: str, tokens: Sequence[Token], added: float, reasons: Reasons
+    readout: Readout, text: str, tokens: Sequence[Token], added: float, reasons: Reasons, doubtful: float
 ) -> tuple[SentenceScore, ...]:
     """Scores of the sentences; the response's own terms count for each."""
     if readout.sentences is None:
@@ -361,7 +361,7 @@ def _sentence_scores(
         piece = text[start:end].strip()
         start += len(text[start:end]) - len(text[start:end].lstrip())
         end, score = start + len(piece), sigmoid(logit + added)
-        found.append(SentenceScore(start, end, piece, score, reasons.of(start, end) if score > DOUBTFUL else None))
+        found.append(SentenceScore(start, end, piece, score, reasons.of(start, end) if score > doubtful else None))
     return tuple(found)
 
 

@@ -17,7 +17,7 @@ ROUNDED = 0.02  # relative error of a value that was given in another unit
 COMBINED = 0.012  # of one that was added up
 MOST = 24  # quantities that are combined
 EXACT = ("number", "year", "date", "clock", "money")  # dimensions that have one unit
-PLACES = ("year", "date", "clock")  # what is no amount
+PLACES = ("year", "date", "clock")  # what is no amount: nothing is added to it
 
 _UNITS: dict[str, tuple[str, float]] = {}
 for _dimension, _factor, _names in (
@@ -62,7 +62,7 @@ for _dimension, _factor, _names in (
     ("area", 4047, "acre acres"),
     ("area", 1e6, "km²"),
     ("money", 1, "euro euros eur dollar dollars usd pound pounds gbp franc francs krone kroner krona kronor"),
-    ("money", 0.01, "cent cents pence p"),
+    ("money", 0.01, "cent cents pence"),
 ):
     for _name in _names.split():
         _UNITS[_name] = (_dimension, float(_factor))
@@ -84,7 +84,12 @@ _MONTH = {name[:size]: i for i, name in enumerate(_MONTHS, 1) for size in (3, 9)
 _MONEY = ("€", "$", "£")
 _SUFFIXES = (("o", "clock"), ("a", "m"), ("p", "m"), ("am",), ("pm",))
 # Every alternative is bounded, so that no text takes more than linear time.
-_TOKEN = re.compile(r"\d{1,15}(?:,\d{3}){0,4}(?:[.:]\d{1,9})?|[^\W\d_]{1,30}²?|[€$£%°]")
+_TOKEN = re.compile(
+    r"\d{4}-\d{2}-\d{2}(?!\d)|(?:(?<![\w.])[-−])?(?:\d{1,3}(?:[ \u00a0\u202f]\d{3}(?!\d)){1,4}|\d{1,15}(?:,\d{3}){0,4})"
+    r"(?:[.:]\d{1,9})?|[^\W\d_]{1,30}²?|[€$£%°]"
+)
+_ISO = re.compile(r"\d{4}-(\d{2})-(\d{2})")
+_GROUPS = re.compile(r"[, \u00a0\u202f]")
 _TIME = re.compile(r"(\d{1,2}):(\d{2})")
 
 
@@ -103,18 +108,20 @@ class Quantity(NamedTuple):
         """Whether both say the same, but for what rounding in another unit leaves."""
         if self.dimension != other.dimension:
             both = {self.dimension, other.dimension}
-            if "number" not in both or not both.isdisjoint(PLACES):
-                return False
-            return abs(self.amount - other.amount) <= 1e-9 * abs(self.amount)
-        if self.dimension in EXACT:
-            return abs(self.value - other.value) <= 1e-9 * abs(self.value)
-        return abs(self.value - other.value) <= ROUNDED * max(abs(self.value), abs(other.value))
+            return "number" in both and "date" not in both and _close(self.amount, other.amount, 1e-9)
+        # In one unit nothing is rounded: 98 kg are not 99.
+        same_unit = _close(self.value * other.amount, other.value * self.amount, 1e-9)
+        exact = self.dimension in EXACT or same_unit
+        return _close(self.value, other.value, 1e-9 if exact else ROUNDED)
 
 
-def quantities(text: str, start: int = 0, end: int | None = None) -> Iterator[Quantity]:
-    """The quantities of `text[start:end]`, in order and apart. Linear in the text."""
+def quantities(text: str, start: int = 0, end: int | None = None, *, articles: bool = False) -> Iterator[Quantity]:
+    """The quantities of `text[start:end]`, in order and apart. Linear in the text.
+
+    articles: whether "a week" is one week. A passage may mean that, an answer that says "twice a week" does not.
+    """
     found = _TOKEN.finditer(text, start, len(text) if end is None else end)
-    reader = _Reader([_Word(each.start(), each.end(), each[0].lower()) for each in found])
+    reader = _Reader(articles, [_Word(each.start(), each.end(), each[0]) for each in found])
     at = 0
     while at < len(reader):
         made = reader.quantity(at)
@@ -157,18 +164,26 @@ def follows(quantity: Quantity, given: Sequence[Quantity]) -> bool:
     return any(is_it(factor * a / b) or (dimension == "share" and is_it(100 * abs(a - b) / b)) for a, b in pairs)
 
 
+def _close(one: float, other: float, relative: float) -> bool:
+    return abs(one - other) <= relative * max(abs(one), abs(other))
+
+
 class _Word(NamedTuple):
     start: int
     end: int
-    text: str
+    spelling: str
+
+    @property
+    def text(self) -> str:
+        return self.spelling.lower()
 
 
 class _Reader:
     """Words of a text, and what stands from a place among them on. Each method gives None, or what it found with the
     place after it."""
 
-    def __init__(self, words: Sequence[_Word]) -> None:
-        self._words = words
+    def __init__(self, articles: bool, words: Sequence[_Word]) -> None:
+        self._articles, self._words = articles, words
 
     def __len__(self) -> int:
         return len(self._words)
@@ -185,11 +200,12 @@ class _Reader:
         amount = value if amount is None else amount
         return Quantity(self._words[first].start, self._words[after - 1].end, dimension, value, amount), after
 
-    def _number(self, at: int) -> tuple[float, int] | None:
-        """A number in digits or words, with its multiplier."""
+    def _number(self, at: int, money: bool = False) -> tuple[float, int] | None:
+        """A number in digits or words, with its multiplier. money: whether a currency sign stands before it."""
         text = self._text(at)
-        if text[:1].isdecimal() and ":" not in text:
-            value, at = float(text.replace(",", "")), at + 1
+        digits = text.lstrip("-−")
+        if digits[:1].isdecimal() and ":" not in digits and "-" not in digits:
+            value, at = float(_GROUPS.sub("", digits)) * (1 if digits == text else -1), at + 1
         elif text in _WORDS:
             value, at = _WORDS[text], at + 1
             if value >= 20 and 0 < _WORDS.get(self._text(at), 0) < 10:  # twenty-five
@@ -201,18 +217,38 @@ class _Reader:
         else:
             return None
         while (text := self._text(at)) in _TIMES:
-            if len(text) < 3 and self._words[at].start > self._words[at - 1].end:  # "5 m" is a length, "5m" is not
+            attached = self._words[at].start == self._words[at - 1].end
+            if not (len(text) > 2 or money or (text != "m" and attached)):  # "5 m" and "5m" are lengths, "£5m" is not
                 break
             value, at = value * _TIMES[text], at + 1
+            rest = at + (text == "hundred" and self._text(at) == "and")
+            if text == "hundred" and self._text(rest) in _WORDS:  # two hundred and fifty
+                more = self._number(rest)
+                value, at = (value + more[0], more[1]) if more and more[0] < 100 else (value, at)
+        if self._text(at) == "and" and self._text(at + 1) == "a" and self._text(at + 2) == "half":
+            value, at = value + 0.5, at + 3
         return value, at
 
     def _measured(self, first: int) -> tuple[Quantity, int] | None:
         """A number with its unit, a share in words, or a bare number."""
         text = self._text(first)
-        if text == "half" or (text in _SHARES and first and self._text(first - 1) in ("a", "one")):
+        following = self._text(first + 1)
+        fraction = following == "of" or self._text(first - 1) == "one" if first else following == "of"
+        if text in _SHARES and (fraction or (text == "half" and following == "the")):
             return self._made(first, first + 1, "share", _SHARES[text])
+        article = ("a", "an")
+        if text == "half" and following in article and self._text(first + 2) in _UNITS:  # half an hour
+            dimension, factor = _UNITS[self._text(first + 2)]
+            return self._made(first, first + 3, dimension, factor / 2, 0.5)
+        if (
+            self._articles
+            and text in article
+            and _UNITS.get(following, ("", 0))[0] == "duration"
+            and len(following) > 2
+        ):
+            return self._made(first, first + 2, "duration", _UNITS[following][1], 1.0)
         money = text in _MONEY
-        number = self._number(first + money)
+        number = self._number(first + money, money)
         if number is None:
             return None
         value, at = number
@@ -225,7 +261,7 @@ class _Reader:
             return self._made(first, at + 2, "share", value)
         if unit in ("°", "degree", "degrees") and beyond in ("f", "fahrenheit"):
             return self._made(first, at + 2, "temperature", (value - 32) / 1.8, value)
-        if unit in _UNITS:
+        if unit in _UNITS and not self._suffix(at):
             dimension, factor = _UNITS[unit]
             return self._made(first, at + 1, dimension, value * factor, value)
         if text == "one":
@@ -233,15 +269,27 @@ class _Reader:
         year = at == first + 1 and len(text) == 4 and text.isdecimal() and 1000 <= value < 2100
         return self._made(first, at, "year" if year else "number", value)
 
+    def _suffix(self, at: int) -> bool:
+        """Whether a letter is part of the word before it: "1990s", "5G"."""
+        word = self._words[at]
+        return word.start == self._words[at - 1].end and word.spelling in ("s", "G")
+
+    def _month(self, at: int) -> int | None:
+        """The month; "may" and "march" are also other words."""
+        found = _MONTH.get(self._text(at))
+        return None if found is None or self._words[at].spelling[0].islower() else found
+
     def _date(self, at: int) -> tuple[Quantity, int] | None:
-        """14 May, 14th of May, May 14."""
+        """14 May, 14th of May, May 14, 2024-05-14."""
+        if iso := _ISO.fullmatch(self._text(at)):
+            return self._made(at, at + 1, "date", 100.0 * int(iso[1]) + int(iso[2]))
         if (day := self._day(at)) is not None:
             after = at + 1
             while self._text(after) in ("st", "nd", "rd", "th", "of"):
                 after += 1
-            month = _MONTH.get(self._text(after))
+            month = self._month(after)
             return None if month is None else self._made(at, after + 1, "date", 100.0 * month + day)
-        month, day = _MONTH.get(self._text(at)), self._day(at + 1)
+        month, day = self._month(at), self._day(at + 1)
         return None if month is None or day is None else self._made(at, at + 2, "date", 100.0 * month + day)
 
     def _day(self, at: int) -> int | None:
@@ -252,11 +300,11 @@ class _Reader:
         """7:30, 7.30 pm, 7 pm, seven o'clock, half past seven, quarter to eight, noon: minutes, modulo twelve hours."""
         text = self._text(at)
         if text in ("noon", "midday", "midnight"):
-            return self._made(at, at + 1, "clock", 0.0)
+            return self._time(at, at + 1, 0)
         if text in ("half", "quarter") and self._text(at + 1) in ("past", "to"):
             hour, minutes = _hour(self._text(at + 2)), 30 if text == "half" else 15
             minutes *= 1 if self._text(at + 1) == "past" else -1
-            return None if hour is None else self._made(at, at + 3, "clock", float((60 * hour + minutes) % 720))
+            return None if hour is None else self._time(at, at + 3, 60 * hour + minutes)
         after = at + 1
         for suffix in _SUFFIXES:
             if after == at + 1 and all(self._text(at + 1 + i) == part for i, part in enumerate(suffix)):
@@ -270,7 +318,11 @@ class _Reader:
             return None
         if hour is None or hour > 24 or minutes > 59:
             return None
-        return self._made(at, after, "clock", float((60 * hour + minutes) % 720))
+        return self._time(at, after, 60 * hour + minutes)
+
+    def _time(self, first: int, after: int, minutes: int) -> tuple[Quantity, int]:
+        """Its amount is what a bare number would be: 10.3 of "10:30"."""
+        return self._made(first, after, "clock", float(minutes % 720), minutes // 60 + minutes % 60 / 100)
 
 
 def _hour(word: str) -> int | None:

@@ -7,6 +7,7 @@ the nearest passage text is quoted.
 
 from __future__ import annotations
 
+import unicodedata
 from bisect import bisect_right
 from collections.abc import Mapping
 from functools import cached_property
@@ -18,6 +19,7 @@ from groundwire.opposites import NEGATIONS, OPPOSITES
 from groundwire.sentences import Sentence, sentences, spelt
 from groundwire.source import Source
 
+HIDDEN = ("Cc", "Cf", "Zl", "Zp")  # control and format characters, line separators
 QUOTE = 160  # characters of a passage that a reason quotes, at most
 NEAR = 0.35  # similarity from which the nearest passage text speaks of the same thing
 SAME = 0.6  # similarity from which it says the same, but for a negation
@@ -104,14 +106,21 @@ class Reasons:
         return f"The passages do not mention {_listed(names[:MOST])}."
 
     def _where(self, near: Mapping[str, Any]) -> str:
-        number = next((i for i, p in enumerate(self._source.passages) if p.id == near["passage_id"]), 0)
-        return self._passage(number, near["start"])
+        place = self._places.get((near["passage_id"], near["start"], near["text"]), 0)
+        return self._passage(place, near["start"])
+
+    @cached_property
+    def _places(self) -> dict[tuple[str | None, int, str], int]:
+        """Which passage a piece of evidence is of."""
+        evidence, passages = self._source.evidence, self._source.passages
+        found = ((passages[piece.passage].id, piece.start, i, piece.passage) for i, piece in enumerate(evidence.pieces))
+        return {(name, start, evidence.text(i)): number for name, start, i, number in found}
 
     def _passage(self, number: int, at: int) -> str:
         """Which passage, as the caller counts them; nothing where there is one."""
         passage = self._source.passages[number]
         if passage.id is not None:
-            return f" (passage {passage.id})" if len(self._source.passages) > 1 else ""
+            return f" (passage {_clean(passage.id)})" if len(self._source.passages) > 1 else ""
         pieces = self._source.evidence.pieces
         place = bisect_right(pieces, (number, at), key=lambda piece: (piece.passage, piece.start)) - 1
         return f" (passage {pieces[place].number})" if self._numbered and place >= 0 else ""
@@ -128,8 +137,13 @@ def _plain(text: str) -> list[str]:
     return ["".join(c for c in word if c.isalnum()) for word in lower.split()]
 
 
+def _clean(text: str) -> str:
+    """Text on one line, without what a terminal or a page might obey."""
+    return " ".join("".join(c if unicodedata.category(c) not in HIDDEN else " " for c in text).split())
+
+
 def _quoted(text: str) -> str:
-    text = " ".join(text.split()).rstrip(".")
+    text = _clean(text).rstrip(".")
     return f"“{text}”" if len(text) <= QUOTE else f"“{text[:QUOTE].rsplit(' ', 1)[0]} …”"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -43,17 +44,19 @@ def find_spans(
     mark the score of its sentence. sentences: those of the text; none where they are not known. marks: within them.
     """
     found = [(t.start, t.end, t.score) for t in tokens if t.score >= rule.threshold and t.end > t.start]
-    if sentences and rule.sentence > 0:
-        low = [s for s in sentences if s.score < rule.sentence]
-        found = [part for part in found if not any(s.start < part[1] and s.end > part[0] for s in low)]
+    calm = [s for s in sentences if s.score < rule.sentence]
+    found = [part for part in found if not _between(calm, part[0], part[1])]
+    ends = [s.end for s in sentences]
     for mark in marks if rule.fault is not None else ():
-        own = max((s.score for s in sentences if s.start <= mark.start < s.end), default=0.0)
+        place = bisect_right(ends, mark.start)
+        own = sentences[place].score if place < len(sentences) else 0.0
         if mark.contribution >= (rule.fault or 0.0) and own >= rule.sentence and mark.end > mark.start:
             found.append((mark.start, mark.end, own))
     merged: list[tuple[int, int, float]] = []
     for first, last, score in sorted(found):
         start, end = _whole_words(text, first, last)
-        if merged and start - merged[-1][1] <= rule.merge_gap:
+        near = merged and start - merged[-1][1] <= rule.merge_gap
+        if near and not _between(calm, merged[-1][1], start):
             before = merged[-1]
             merged[-1] = (before[0], max(before[1], end), max(before[2], score))
         else:
@@ -66,6 +69,12 @@ def find_spans(
         if end - start >= rule.min_length:
             spans.append(Span(start, end, text[start:end], score))
     return tuple(spans)
+
+
+def _between(sentences: Sequence[SentenceScore], start: int, end: int) -> bool:
+    """Whether one of the sentences, which are in order and apart, shares a code point with `[start, end)`."""
+    place = bisect_right(sentences, start, key=lambda sentence: sentence.end)
+    return place < len(sentences) and sentences[place].start < end
 
 
 def _whole_words(text: str, start: int, end: int) -> tuple[int, int]:

@@ -16,7 +16,9 @@ from jaxtyping import Bool, Float, Shaped
 from scipy.special import expit
 
 from groundwire.artifact import Artifact
+from groundwire.calibration import log_odds, sigmoid
 from groundwire.errors import InputError
+from groundwire.spans import SpanRule
 from groundwire.training.calibrate import TARGETS, Calibrated, Prior, calibrate
 from groundwire.training.data import folds
 from groundwire.training.metrics import balanced_accuracy, brier, debiased_ece
@@ -43,6 +45,7 @@ def recalibrated(artifact: Artifact, calibrated: Calibrated, entry: Mapping[str,
             token_scale=scorer.token_scale / scale,
             end_shapes=scorer.end_shapes.scaled(scale) if scorer.end_shapes else None,
         ),
+        spans=_moved(artifact.spans, scale, shift),
         grounding=artifact.grounding.scaled(scale) if artifact.grounding else None,
         binding=artifact.binding.scaled(scale) if artifact.binding else None,
         thresholds=calibrated.thresholds,
@@ -55,6 +58,14 @@ def recalibrated(artifact: Artifact, calibrated: Calibrated, entry: Mapping[str,
             ],
         },
     )
+
+
+def _moved(rule: SpanRule, scale: float, shift: float) -> SpanRule:
+    """The rule where sentences and faults are: they move with the score, tokens do not."""
+    sentence = rule.sentence
+    if 0 < sentence < 1:
+        sentence = sigmoid(scale * log_odds(sentence) + shift)
+    return replace(rule, sentence=sentence, fault=None if rule.fault is None else scale * rule.fault)
 
 
 @dataclass(frozen=True)
