@@ -200,12 +200,11 @@ class Artifact:
                 expected=f"version {FORMAT_VERSION}",
                 remedy="install the groundwire version that wrote it, or train the detector anew",
             )
-        if version == 2:
-            config |= {"ends": False, "adapter": False, "focus": 0, CHECKING: False}
-        if version <= 3:
-            config["binding"] = None
-            config["spans"] = {**config.get("spans", {}), "sentence": 0.0, "fault": None}
         try:
+            if version == 2:
+                config |= {"ends": False, "adapter": False, "focus": 0, CHECKING: False}
+            if version <= 3:
+                config |= {"binding": None, "spans": {**config["spans"], "sentence": 0.0, "fault": None}}
             adapter = Adapter.from_pretrained(folder) if config["adapter"] else None
             checking = cls.from_pretrained(folder / CHECKING) if config[CHECKING] else None
             return cls._from_parts(config, tensors, latents, card, adapter=adapter, checking=checking)

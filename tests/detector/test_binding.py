@@ -167,3 +167,27 @@ def test_a_very_long_answer_is_compared_at_its_beginning():
     measured = index().measure(f"{sentence} " * len(places), places)
     assert len(measured) == len(places)
     assert [bool(each) for each in measured] == [True] * MOST_SENTENCES + [False] * 2
+
+
+@pytest.mark.parametrize(
+    ("passage", "response"),
+    [
+        ("Anna met Bob in Rome.", "In Rome, Anna met Bob."),
+        ("The book was written by Falk for Meyer.", "The book was written for Meyer by Falk."),
+        ("Open from 10:30 to 18:00, at most 1500 people.", "It is open 10.30–18.00, for 1,500 people."),
+        ("Return it within a week. It takes half an hour.", "Return it within 7 days. It takes 30 minutes."),
+        ("The pool is 10m long and cost $1.2 bn.", "The 10 metres of pool cost $1.2 billion."),
+    ],
+)
+def test_what_is_only_said_otherwise_has_no_fault(passage, response):
+    assert not any(found(response, index([passage])))
+
+
+def test_a_value_late_in_a_long_line_is_there():
+    passage = f"Sales by year: {', '.join(f'{2000 + i} had {31 + 7 * i}' for i in range(13))}."
+    assert "absent_quantities" not in found("In 2012 sales had 115.", index([passage]))[0]
+
+
+def test_the_mark_of_a_list_is_no_number_where_a_line_begins():
+    response = "Do this:\n17. Dry it."
+    assert index(["Dry it for 3 hours."]).measure(response, [(0, 8), (8, len(response))]) == [{}, {}]

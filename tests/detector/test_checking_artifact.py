@@ -19,6 +19,9 @@ from groundwire.calibration import log_odds
 from groundwire.detector import Detector
 from groundwire.engines.transformers import TransformersEngine
 from groundwire.errors import ArtifactError
+from groundwire.spans import SpanRule
+from groundwire.training.calibrate import Calibrated
+from groundwire.training.recalibrate import recalibrated
 from groundwire.types import Example
 from tests.detector.tiny import checking_artifact, grounded, random_artifact, tiny_engine, user
 
@@ -117,6 +120,17 @@ def test_another_prevalence_shifts_both(whole: Artifact) -> None:
     assert after.checking is not None
     assert after.checking.adapter is whole.checking.adapter  # type: ignore[union-attr]
     assert after.checking.scorer.end_shapes is whole.checking.scorer.end_shapes  # type: ignore[union-attr]
+
+
+def test_where_spans_may_lie_moves_with_the_scores(whole: Artifact) -> None:
+    assert whole.checking is not None
+    ruled = replace(whole.checking, spans=SpanRule(sentence=0.5, fault=1.0))
+    assert log_odds(ruled.at_prevalence(0.8).spans.sentence) == pytest.approx(log_odds(0.8) - log_odds(0.3))
+    assert ruled.at_prevalence(0.8).spans.fault == 1.0
+    moved = recalibrated(ruled, Calibrated(2.0, 0.3, 0.4, {"balanced_accuracy": 0.4}), {}).spans
+    assert log_odds(moved.sentence) == pytest.approx(0.3)
+    assert moved.fault == 2.0
+    assert whole.at_prevalence(0.8).checking.spans.sentence == 0.0  # type: ignore[union-attr]
 
 
 # -- what is refused ----------------------------------------------------------------------------------------------

@@ -80,6 +80,22 @@ def test_a_single_passage_is_not_numbered_and_labels_in_a_prompt_are():
     assert (reason("Revenue rose to 45.1 million euros.", passages=prompt) or "").endswith("(passage 2).")
 
 
+def test_passages_without_ids_are_told_apart():
+    passages = (Passage("Passage 1: The bridge is red."), Passage("Passage 2: The tower is tall."))
+    said = reason("The tower collapsed quickly tall.", passages=passages)
+    assert said is not None
+    assert "passage 1" not in said
+
+
+def test_nothing_a_terminal_obeys_is_quoted():
+    passages = (Passage("Revenue rose to \x1b]0;hi\x07 44.8 million euros.", "a\n\x1b[2J"), Passage("x", "b"))
+    for response in ("Revenue rose to 45.1 million euros.", "Revenue sank."):
+        said = reason(response, passages=passages)
+        assert said is not None
+        assert "\x1b" not in said
+        assert "\n" not in said
+
+
 def test_without_passages_there_is_no_reason():
     assert reason("Revenue rose.", passages=()) is None
 

@@ -106,3 +106,12 @@ def test_marks_are_spans_and_sentences_that_score_low_hold_none():
     assert found(fault=2.0) == found()
     assert found(fault=1.0, sentence=0.5, merge_gap=4) == [("rose to 45 million", 0.9)]
     assert find_spans(text, tokens, SpanRule(fault=1.0)) == find_spans(text, tokens, SpanRule())
+
+
+def test_spans_do_not_grow_over_a_calm_sentence():
+    text = "The sky is red. It is. The sea is pink."
+    tokens = [TokenScore("red", 11, 14, 0.9), TokenScore("It", 16, 18, 0.1), TokenScore("sea", 27, 30, 0.9)]
+    sentences = [SentenceScore(a, b, text[a:b], s) for a, b, s in ((0, 15, 0.9), (16, 22, 0.1), (23, 39, 0.9))]
+    rule = SpanRule(merge_gap=40, sentence=0.3)
+    assert [s.text for s in find_spans(text, tokens, rule, sentences)] == ["red", "sea"]
+    assert len(find_spans(text, tokens, rule)) == 1
