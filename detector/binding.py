@@ -21,6 +21,7 @@ from itertools import groupby, islice, pairwise
 from torch import float64, tensor
 
 from groundwire.evidence import CITATION, STOP_WORDS, EvidenceIndex, sentences_asking
+from groundwire.focus import MOST_SENTENCES
 from groundwire.grounding import GroundingHead
 from groundwire.quantities import Quantity, follows, quantities
 from groundwire.scoring import Sentencewise
@@ -36,7 +37,6 @@ BINDING_TERMS = {
 }
 SENTENCES = 8  # of the passages, the nearest, in which slots are looked for
 SLOTS = 12  # of a sentence, the first
-MOST_SENTENCES = 256  # of an answer, the first: so many are compared, whatever stands in it
 PREPOSITIONS = frozenset(
     ("in", "at", "on", "for", "from", "of", "to", "with", "under", "near", "after", "befor", "over")
 )

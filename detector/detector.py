@@ -353,11 +353,8 @@ def _sentence_scores(
     """Scores of the sentences; the response's own terms count for each."""
     if readout.sentences is None:
         return ()
-    ends = sentence_ends(text, tokens)
-    starts = [0, *(end + 1 for end in ends)]
-    found = []
-    for first, last, logit in zip(starts, ends, readout.sentences.tolist(), strict=False):
-        start, end = tokens[first].start, tokens[last].end
+    places, found = bounds(tokens, sentence_ends(text, tokens)), list[SentenceScore]()
+    for (start, end), logit in zip(places, readout.sentences.tolist(), strict=False):
         piece = text[start:end].strip()
         start += len(text[start:end]) - len(text[start:end].lstrip())
         end, score = start + len(piece), sigmoid(logit + added)
